@@ -1,0 +1,280 @@
+"""One frozen configuration per stage, read from ``clickintent.toml``.
+
+Relative paths are relative to the file. ``${NAME}`` and ``${NAME:-default}`` in any string are filled
+from the environment, so that folders and keys need not stand in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clickintent.errors import ConfigError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(_Frozen):
+    """One raw export: which reader, which files, what its columns are called."""
+
+    reader: Literal["table", "ga4", "ga360"]
+    path: Path  # a file, or a glob
+    channel: Literal["web", "app"] = "web"
+    name: str = ""  # how the source is called in the tables; the reader's name if empty
+    #: Reader ``table``: canonical event column → column in the file. ``visitor_id``, ``ts`` and one of
+    #: ``page`` (already a template or a screen name) and ``url`` are required.
+    columns: dict[str, str] = {}
+    #: Reader ``table``: value for a canonical column that the file lacks, e.g. ``event_type = "page_view"``.
+    constants: dict[str, str] = {}
+    #: Reader ``table``: how ``ts`` is written.
+    ts_unit: Literal["auto", "s", "ms", "us"] = "auto"
+
+    @property
+    def label(self) -> str:
+        return self.name or self.reader
+
+
+class PrivacyConfig(_Frozen):
+    """What may be kept of URLs. Everything not named here is dropped."""
+
+    #: Query parameters whose value may stay, as part of the page (``/search?type={value}``).
+    allow_query: tuple[str, ...] = ()
+    #: Query parameters that hold the visitor's search term; redacted, it becomes the event's ``text``.
+    search_query: tuple[str, ...] = ("q", "query", "search")
+
+
+class SessionsConfig(_Frozen):
+    inactivity_minutes: Annotated[float, Field(gt=0)] = 30.0
+    #: ``source`` uses the export's own session number instead of the inactivity rule.
+    boundary: Literal["inactivity", "source"] = "inactivity"
+    #: Which channel's sessions are embedded and labelled.
+    channel: Literal["web", "app"] = "web"
+
+
+class SplitConfig(_Frozen):
+    """Where the past ends. Sessions that start before it train, later ones test."""
+
+    at: datetime | date | None = None
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # used when ``at`` is not given
+
+    @property
+    def at_us(self) -> int | None:
+        """``at`` in µs since 1970; a time without zone is UTC."""
+        if self.at is None:
+            return None
+        at = self.at if isinstance(self.at, datetime) else datetime(self.at.year, self.at.month, self.at.day)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return int(at.timestamp() * 1_000_000)
+
+
+class EncoderConfig(_Frozen):
+    """The session encoder. Defaults are sized for a CPU."""
+
+    dim: Annotated[int, Field(ge=4)] = 64  # of the session embedding
+    width: Annotated[int, Field(ge=8)] = 64
+    layers: Annotated[int, Field(ge=1)] = 2
+    heads: Annotated[int, Field(ge=1)] = 4
+    max_events: Annotated[int, Field(ge=2)] = 64  # longer sessions keep their last events
+    #: ``none``, ``hashed`` (learned hashed n-grams), or a folder with a sentence-transformers model.
+    text: str = "hashed"
+    text_dim: Annotated[int, Field(ge=4)] = 32
+    text_buckets: Annotated[int, Field(ge=64)] = 8192
+    min_page_count: Annotated[int, Field(ge=1)] = 5  # rarer pages are known by their text alone
+    epochs: Annotated[int, Field(ge=1)] = 8
+    batch_events: Annotated[int, Field(ge=64)] = 4096  # events in a batch, padding included
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> EncoderConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class LlmConfig(_Frozen):
+    """Where names and labels come from. ``keywords`` needs no language model and reads like it."""
+
+    backend: Literal["keywords", "openai"] = "keywords"
+    base_url: str | None = None  # any OpenAI-compatible endpoint; the SDK's own default if not given
+    model: str = ""
+    api_key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key, never the key
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    retries: Annotated[int, Field(ge=0)] = 4
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    price_per_million_input: Annotated[float, Field(ge=0)] = 0.0
+    price_per_million_output: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> LlmConfig:
+        if self.backend == "openai" and not self.model:
+            raise ValueError("backend 'openai' needs llm.model, e.g. model = \"gpt-5-mini\"")
+        return self
+
+
+class TaxonomyConfig(_Frozen):
+    intents: Annotated[int, Field(ge=2)] = 35
+    sample: Annotated[int, Field(ge=10)] = 1000  # sessions shown to the LLM while it drafts
+    minibatch: Annotated[int, Field(ge=1)] = 50
+
+
+class LabelsConfig(_Frozen):
+    #: Sessions annotated by the LLM (drawn from all clusters, training and test window); the keyword
+    #: namer costs nothing and labels every session.
+    max_sessions: Annotated[int, Field(ge=10)] = 2000
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class StudentConfig(_Frozen):
+    hidden: Annotated[int, Field(ge=4)] = 128
+    epochs: Annotated[int, Field(ge=1)] = 30
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class InSessionConversion(_Frozen):
+    """The outcome is an event of the session itself; models see only the events before it."""
+
+    kind: Literal["in_session"]
+    page: str | None = None
+    event_type: str | None = None
+    #: Predict from the first k events, for each k; empty: from all events before the outcome.
+    prefixes: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> InSessionConversion:
+        if (self.page is None) == (self.event_type is None):
+            raise ValueError("give exactly one of page and event_type as the outcome")
+        return self
+
+
+class AccountConversion(_Frozen):
+    """The outcome happens later, to the account: a Parquet table of account_id, ts (µs), product."""
+
+    kind: Literal["account"]
+    path: Path
+    horizon_days: Annotated[float, Field(gt=0)] = 14.0
+
+
+class TilesConfig(_Frozen):
+    """Logged homepage tiles, one row per tile shown.
+
+    Parquet: slate_id, account_id, ts (µs), tile, position (from 0), propensity, clicked.
+    """
+
+    path: Path
+    lookback_days: Annotated[float, Field(gt=0)] = 30.0
+
+
+class EvaluateConfig(_Frozen):
+    bootstrap: Annotated[int, Field(ge=50)] = 500
+    truth: Path | None = None  # the simulator's truth; read by ``evaluate`` and nothing else
+
+
+class ReportConfig(_Frozen):
+    title: str = "What visitors wanted"
+    max_points: Annotated[int, Field(ge=100)] = 6000  # on the map of sessions
+
+
+class SimBankConfig(_Frozen):
+    """The simulated bank."""
+
+    out: Path = Path("simbank")
+    sessions: Annotated[int, Field(ge=1)] = 60_000  # web sessions, roughly
+    days: Annotated[int, Field(ge=2)] = 60
+    start: date = date(2026, 3, 2)
+
+
+class Config(_Frozen):
+    """Everything a run needs. Sections not given take their defaults."""
+
+    workspace: Path
+    seed: int = 7
+    sources: tuple[SourceConfig, ...] = ()
+    privacy: PrivacyConfig = PrivacyConfig()
+    sessions: SessionsConfig = SessionsConfig()
+    split: SplitConfig = SplitConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    llm: LlmConfig = LlmConfig()
+    taxonomy: TaxonomyConfig = TaxonomyConfig()
+    labels: LabelsConfig = LabelsConfig()
+    student: StudentConfig = StudentConfig()
+    conversion: Annotated[InSessionConversion | AccountConversion, Field(discriminator="kind")] | None = None
+    tiles: TilesConfig | None = None
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+    simbank: SimBankConfig | None = None
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_PATHS = re.compile(
+    r"workspace|(sources\[\d+\]|conversion|tiles)\.path|evaluate\.truth|simbank\.out|encoder\.text"
+)
+
+
+def _fill(value: Any, where: str, base: Path) -> Any:
+    """Fill environment variables, and make relative paths relative to ``base``."""
+    if isinstance(value, dict):
+        return {key: _fill(item, f"{where}.{key}" if where else key, base) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, f"{where}[{i}]", base) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise ConfigError(
+                f"{where}: the environment variable {match[1]} is not set. Set it, or write "
+                f"${{{match[1]}:-default}}."
+            )
+        return found
+
+    value = _VARIABLE.sub(variable, value)
+    if _PATHS.fullmatch(where) and not (where == "encoder.text" and value in ("none", "hashed")):
+        return str((base / value).resolve())
+    return value
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a ``clickintent.toml``.
+
+    Raises:
+        ConfigError: if the file is missing, is not TOML, or has wrong or unknown keys; names each.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: no such file. Give the path of a clickintent.toml.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text. Give the path of a clickintent.toml.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    try:
+        return Config.model_validate(_fill(raw, "", path.resolve().parent))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except ValidationError as error:
+        problems = "\n".join(f"  {_where(e['loc'])}: {_what(e)}" for e in error.errors())
+        raise ConfigError(f"{path} cannot be used:\n{problems}") from error
+
+
+def _where(loc: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+
+
+def _what(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key; check its spelling against docs/configuration.md"
+    if error["type"] == "missing":
+        return "is required"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{message} (got {error['input']!r})" if not isinstance(error["input"], dict) else message

@@ -1,0 +1,78 @@
+"""What can go wrong, as a tree. Every message says what was wrong, where, and what to do.
+
+ClickintentError
+├── ConfigError            a key, value or file in clickintent.toml
+├── DataError              input that cannot be used at all
+│   ├── MissingColumnsError
+│   └── EmptyInputError
+├── WorkspaceError         a stage out of order, a folder in use or damaged
+├── ArtifactError          a saved encoder, taxonomy or student that cannot be read
+├── LanguageModelError     the configured LLM endpoint
+└── MissingDependencyError an optional package is not installed
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class ClickintentError(Exception):
+    """Base of every error that clickintent raises on purpose."""
+
+
+class ConfigError(ClickintentError):
+    """A configuration file, key or value cannot be used."""
+
+
+class DataError(ClickintentError):
+    """Input data cannot be used at all (single bad rows go to quarantine instead)."""
+
+
+class MissingColumnsError(DataError):
+    """A table lacks columns that the reader needs."""
+
+    def __init__(self, where: str, missing: Iterable[str], found: Iterable[str]) -> None:
+        self.missing = tuple(missing)
+        super().__init__(
+            f"{where}: no column {', '.join(repr(name) for name in self.missing)}; "
+            f"it has {', '.join(repr(name) for name in found) or 'no columns'}. "
+            "Correct the mapping under [sources.columns] in the configuration."
+        )
+
+
+class EmptyInputError(DataError):
+    """Nothing is left to work on."""
+
+
+class WorkspaceError(ClickintentError):
+    """A stage was called out of order, or the workspace is in use or damaged."""
+
+
+class ArtifactError(ClickintentError):
+    """A saved encoder, taxonomy or student cannot be read."""
+
+
+class LanguageModelError(ClickintentError):
+    """The configured language model did not give a usable answer."""
+
+
+class MissingDependencyError(ClickintentError):
+    """An optional dependency is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say how to install it.
+
+    Raises:
+        MissingDependencyError: if the module cannot be found.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not module.startswith(error.name):
+            raise  # the package is there, something inside it is broken
+        raise MissingDependencyError(
+            f"This step needs the package {module!r}. Install it with: pip install 'clickintent[{extra}]'"
+        ) from error

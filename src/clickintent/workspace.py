@@ -1,0 +1,193 @@
+"""The workspace: one folder per run, written atomically, so that a killed run resumes.
+
+A stage is up to date when what it was made from (its configuration and the fingerprints of its inputs)
+is what its record in ``.stages/NAME.json`` says, and its outputs are there. The record is written last:
+a stage killed before that is done again, from its checkpoints where it keeps any.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from clickintent.errors import WorkspaceError
+from clickintent.progress import say
+
+Metrics = dict[str, Any]
+
+_STAGES = ".stages"
+_TEMPORARY = ".tmp"
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` for a file or folder; it takes the name when all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY}-{os.getpid()}-{path.name}"
+    _remove(temporary)
+    try:
+        yield temporary
+        if path.is_dir():  # a folder cannot be renamed over another
+            old = path.parent / f"{_TEMPORARY}-{os.getpid()}-old-{path.name}"
+            _remove(old)
+            path.rename(old)
+            temporary.rename(path)
+            _remove(old)
+        else:
+            temporary.replace(path)
+    finally:
+        _remove(temporary)
+
+
+def write_table(table: pa.Table, path: Path, *, row_group_size: int = 20_000) -> None:
+    """Write one Parquet file atomically."""
+    with atomically(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=row_group_size)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write one UTF-8 text file atomically."""
+    with atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write one JSON file atomically."""
+    write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", path)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A stable hash of configurations, numbers and strings."""
+    plain = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in parts]
+    text = json.dumps(plain, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_fingerprint(path: Path) -> str:
+    """A hash of a file's or folder's names, sizes and times: cheap, and enough to see a change."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    seen = [(f.name, s.st_size, s.st_mtime_ns) for f in files if f.is_file() and (s := f.stat())]
+    return fingerprint(str(path), seen)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one run. See DESIGN in docs/architecture.md for its layout."""
+
+    root: Path
+    done: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def read_table(self, name: str, needed_by: str, made_by: str, **options: Any) -> pa.Table:
+        """Read a table of the workspace.
+
+        Raises:
+            WorkspaceError: if it is not there; says which command makes it.
+        """
+        path = self.path(name)
+        if not path.exists():
+            raise WorkspaceError(
+                f"{needed_by} needs {path}, which is not there. Run 'clickintent {made_by}' first."
+            )
+        return pq.read_table(path, **options)
+
+    def stage(
+        self,
+        name: str,
+        work: Callable[[], Metrics],
+        *,
+        made_from: Sequence[Any],
+        outputs: Sequence[str],
+        force: bool = False,
+    ) -> Metrics:
+        """Do ``work`` unless it is up to date; keep the metrics that it returns.
+
+        Args:
+            made_from: configurations, file fingerprints and the records of earlier stages (``self.record``).
+            outputs: names in the workspace that must exist for the stage to be up to date.
+        """
+        key = fingerprint(name, *made_from)
+        record = self._read_record(name)
+        if not force and record.get("key") == key and all(self.path(o).exists() for o in outputs):
+            say(f"[green]✓[/] {name} [dim]is up to date[/]")
+            metrics: Metrics = record["metrics"]
+            return metrics
+        say(f"[bold]{name}[/]")
+        self._record_path(name).unlink(missing_ok=True)
+        started = time.monotonic()
+        metrics = work()
+        seconds = time.monotonic() - started
+        write_json(
+            {"key": key, "run": fingerprint(key, time.time_ns()), "seconds": seconds, "metrics": metrics},
+            self._record_path(name),
+        )
+        self._write_metrics()
+        say(f"[green]✓[/] {name} [dim]{seconds:.1f} s[/]")
+        return metrics
+
+    def record(self, name: str) -> str:
+        """Changes whenever stage ``name`` was done anew; empty if it never was."""
+        return str(self._read_record(name).get("run", ""))
+
+    def metrics(self) -> Metrics:
+        """All metrics so far, by section."""
+        merged: Metrics = {}
+        for path in sorted(self.path(_STAGES).glob("*.json")):
+            for section, values in json.loads(path.read_text(encoding="utf-8"))["metrics"].items():
+                merged[section] = values
+        return merged
+
+    def _write_metrics(self) -> None:
+        write_json(self.metrics(), self.path("metrics.json"))
+
+    def _record_path(self, name: str) -> Path:
+        return self.path(_STAGES) / f"{name}.json"
+
+    def _read_record(self, name: str) -> Mapping[str, Any]:
+        try:
+            record: Mapping[str, Any] = json.loads(self._record_path(name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return record
+
+
+@contextmanager
+def open_workspace(root: Path) -> Iterator[Workspace]:
+    """Open a workspace for writing; only one process may at a time.
+
+    Raises:
+        WorkspaceError: if another process has it open, or the path is not a folder.
+    """
+    if root.exists() and not root.is_dir():
+        raise WorkspaceError(f"{root} is a file; give a folder as the workspace.")
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkspaceError(f"{root} is in use by another clickintent process.") from error
+        for leftover in root.glob(f"**/{_TEMPORARY}-*"):  # of a process that was killed
+            _remove(leftover)
+        yield Workspace(root)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests/factories.py
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real clickstreams; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("CLICKINTENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set CLICKINTENT_DATA")
+    return folder
