@@ -1,0 +1,42 @@
+"""A small behavioural rule for robots: flagged with a reason, never deleted.
+
+Whoever trains on people filters ``is_bot``; whoever counts traffic does not. The rule looks at one session
+alone, so it can be asked again of a session that was cut short.
+"""
+
+from __future__ import annotations
+
+import ibis
+import ibis.expr.types as ir
+
+MIN_EVENTS = 10  # below, nothing is said about pace
+MAX_EVENTS = 300
+FAST_S = 1.0  # mean gap; not the median, because one page view may send several events at once
+REGULAR = 0.1  # standard deviation of the gaps over their mean; people vary by 1 and more
+BROAD_PAGES = 40
+BROAD_SHARE = 0.9  # different pages over events: a crawl hardly repeats
+
+REASONS = ("volume", "rate", "regularity", "breadth")
+
+
+def evidence(events: ir.Table) -> dict[str, ir.Value]:
+    """Aggregations over the events of a session (columns ``page``, ``gap_s``) that ``reason`` needs."""
+    return {
+        "bot_n": events.count(),
+        "bot_pages": events["page"].nunique(),
+        "bot_mean": events["gap_s"].mean(),
+        "bot_std": events["gap_s"].std(how="pop"),
+    }
+
+
+def reason(sessions: ir.Table) -> ir.StringValue:
+    """The first rule of ``REASONS`` that a session with such evidence breaks; null for people."""
+    n, pages, mean = sessions["bot_n"], sessions["bot_pages"], sessions["bot_mean"]
+    paced = n >= MIN_EVENTS
+    return ibis.cases(
+        (n > MAX_EVENTS, "volume"),
+        (paced & (mean < FAST_S), "rate"),
+        (paced & (sessions["bot_std"] < REGULAR * mean), "regularity"),
+        ((pages >= BROAD_PAGES) & (pages >= BROAD_SHARE * n), "breadth"),
+        else_=ibis.null("string"),
+    )
