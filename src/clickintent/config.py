@@ -88,9 +88,9 @@ class EncoderConfig(_Frozen):
     text_dim: Annotated[int, Field(ge=4)] = 32
     text_buckets: Annotated[int, Field(ge=64)] = 8192
     min_page_count: Annotated[int, Field(ge=1)] = 5  # rarer pages are known by their text alone
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=1)] = 12
     batch_events: Annotated[int, Field(ge=64)] = 4096  # events in a batch, padding included
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
@@ -134,6 +134,8 @@ class LabelsConfig(_Frozen):
 
 
 class StudentConfig(_Frozen):
+    """The MLP that learns the labels."""
+
     hidden: Annotated[int, Field(ge=4)] = 128
     epochs: Annotated[int, Field(ge=1)] = 30
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3

@@ -35,6 +35,7 @@ def conversion_oracle(folder: Path, sessions: pa.Table) -> Oracle:
         DataError: if the folder does not hold the truth.
     """
     truth = _read(folder, "sessions.parquet", ["user_pseudo_id", "start_us", "end_us", "products", "p"])
+    truth = truth.filter(truth["products"].is_valid())  # bots take no products
     truth = truth.sort_by([("user_pseudo_id", "ascending"), ("start_us", "ascending")])
     names = pc.list_flatten(truth["products"]).combine_chunks().dictionary_encode()
     classes = tuple(names.dictionary.to_pylist())

@@ -13,7 +13,7 @@ from clickintent.simbank.latent import ACTIVITY, Draw, Floats, Ints, Latent
 #: Days after the last web session for which conversions are logged, so that every session has an outcome.
 HORIZON_DAYS = 14
 #: Web sessions per person and day, before activity; app visits per account and day.
-WEB_RATE, APP_RATE = 0.075, 0.055
+WEB_RATE, APP_RATE = 0.075, 0.12
 _MEAN_ACTIVITY = 1.19  # over people and time, relative to WEB_RATE; keeps config.sessions roughly true
 _APP_ONLY = 0.12  # of accounts are never seen on the web site
 _HAS_APP = 0.88

@@ -1,0 +1,3 @@
+from clickintent.cli import main
+
+main()

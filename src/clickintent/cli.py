@@ -1,0 +1,259 @@
+"""The command line: a thin row of the functions in ``clickintent.pipeline``.
+
+Exit status: 0 done; 1 the work failed, with one line that says why; 2 wrong arguments or configuration;
+130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.prompt import Prompt
+from rich.table import Table
+
+from clickintent import pipeline
+from clickintent._version import __version__
+from clickintent.config import Config, load_config
+from clickintent.errors import ClickintentError, ConfigError, WorkspaceError
+from clickintent.progress import console, say
+from clickintent.taxonomy import Intent, Taxonomy, diff
+from clickintent.workspace import Metrics
+
+app = App(
+    name="clickintent",
+    version=__version__,
+    help="Raw web clickstream in; session embeddings and interpretable intent labels out.",
+)
+taxonomy_app = App(name="taxonomy", help="Draft, look through, compare and approve the taxonomy of intents.")
+app.command(taxonomy_app)
+
+File = Annotated[Path, Parameter(help="The configuration, a clickintent.toml.")]
+Force = Annotated[bool, Parameter(negative="", help="Do it again, even if nothing has changed.")]
+
+
+@app.command
+def demo(
+    *, workspace: Path = Path("runs/demo"), sessions: int = 60_000, seed: int = 7, force: Force = False
+) -> None:
+    """Simulate a bank and run every stage on it.
+
+    Parameters
+    ----------
+    workspace: Folder for everything that the run makes.
+    sessions: Web sessions to simulate, roughly.
+    seed: Another number is another bank.
+    """
+    if sessions < 1:
+        raise ConfigError(f"--sessions must be at least 1, not {sessions}.")
+    _headline(pipeline.demo(workspace, sessions=sessions, seed=seed, force=force), workspace)
+
+
+@app.command
+def run(file: File, *, force: Force = False) -> None:
+    """Run every stage, from the raw exports to the report."""
+    config = load_config(file)
+    _headline(pipeline.run(config, force=force), config.workspace)
+
+
+@app.command
+def simulate(file: File, *, force: Force = False) -> None:
+    """Write the raw exports of a simulated bank (section [simbank])."""
+    pipeline.simulate(load_config(file), force=force)
+
+
+@app.command
+def ingest(file: File, *, force: Force = False) -> None:
+    """Read the raw exports into private, checked events and sessions."""
+    pipeline.ingest(load_config(file), force=force)
+
+
+@app.command
+def pretrain(file: File, *, force: Force = False) -> None:
+    """Train the session encoder on the sessions before the split."""
+    pipeline.pretrain(load_config(file), force=force)
+
+
+@app.command
+def embed(file: File, *, force: Force = False) -> None:
+    """Embed every session."""
+    pipeline.embed(load_config(file), force=force)
+
+
+@app.command
+def label(
+    file: File,
+    *,
+    plan: Annotated[bool, Parameter(negative="", help="Show calls, tokens, cost; send nothing.")] = False,
+    force: Force = False,
+) -> None:
+    """Annotate sessions with intents."""
+    config = load_config(file)
+    if plan:
+        sys.stdout.write(f"{pipeline.plan(config)}\n")
+    else:
+        pipeline.label(config, force=force)
+
+
+@app.command
+def distill(file: File, *, force: Force = False) -> None:
+    """Train the student on the labels, and label every session with it."""
+    pipeline.distill(load_config(file), force=force)
+
+
+@app.command
+def evaluate(file: File, *, force: Force = False) -> None:
+    """Measure conversion and tile ranking on the sessions after the split."""
+    config = load_config(file)
+    pipeline.evaluate(config, force=force)
+    _headline(pipeline.metrics(config), config.workspace)
+
+
+@app.command
+def report(file: File, *, force: Force = False) -> None:
+    """Write report.html."""
+    config = load_config(file)
+    pipeline.write_report(config, force=force)
+    say(f"report: {config.workspace / 'report.html'}")
+
+
+@taxonomy_app.command
+def draft(file: File, *, force: Force = False) -> None:
+    """Draft taxonomy.yaml from the sessions before the split."""
+    config = load_config(file)
+    pipeline.draft_taxonomy(config, force=force)
+    say(f"taxonomy: {config.workspace / 'taxonomy.yaml'}")
+
+
+@taxonomy_app.command
+def review(file: File) -> None:
+    """Walk through the intents with their example sessions: keep, rename or reject each."""
+    path = _taxonomy_path(load_config(file))
+    taxonomy = Taxonomy.load(path)
+    if not sys.stdin.isatty():
+        raise WorkspaceError(f"review asks questions and needs a terminal; or edit {path} with any editor.")
+    kept: list[Intent] = []
+    for number, intent in enumerate(taxonomy.intents, 1):
+        _show(intent, f"{number}/{len(taxonomy.intents)}")
+        answer = Prompt.ask(
+            "[k]eep, [r]ename or re[j]ect", choices=["k", "r", "j"], default="k", console=console
+        )
+        if answer == "r":
+            name = Prompt.ask("new name", default=intent.name, console=console)
+            intent = intent.model_copy(update={"name": name})
+        if answer != "j":
+            kept.append(intent)
+    if tuple(kept) == taxonomy.intents:
+        say("nothing changed")
+        return
+    reviewed = taxonomy.revised(intents=kept)
+    reviewed.save(path)
+    say(f"saved version {reviewed.version}; approve it with: clickintent taxonomy approve {file} --by NAME")
+
+
+def _show(intent: Intent, place: str) -> None:
+    console.print(
+        f"\n[dim]{place}[/] [bold]{escape(intent.name)}[/] [dim]{intent.id} {escape(intent.area or '')}[/]"
+    )
+    console.print(escape(intent.definition), soft_wrap=True)
+    for example in intent.examples:
+        console.print(f"  · {escape(example)}", soft_wrap=True)
+
+
+@taxonomy_app.command(name="diff")
+def compare(old: Path, new: Path) -> None:
+    """Show what changed between two taxonomy files.
+
+    Parameters
+    ----------
+    old: A taxonomy, such as WORKSPACE/taxonomies/v1.yaml.
+    new: Another, such as WORKSPACE/taxonomy.yaml.
+    """
+    sys.stdout.write(f"{diff(Taxonomy.load(old), Taxonomy.load(new))}\n")
+
+
+@taxonomy_app.command
+def approve(file: File, *, by: Annotated[str, Parameter(help="Who approves it.")]) -> None:
+    """Approve taxonomy.yaml as it stands; later runs keep it."""
+    path = _taxonomy_path(load_config(file))
+    approved = Taxonomy.load(path).approve(by)
+    approved.save(path)
+    say(f"approved version {approved.version} ({len(approved.intents)} intents) as {approved.approved_by}")
+
+
+def _taxonomy_path(config: Config) -> Path:
+    path = config.workspace / "taxonomy.yaml"
+    if not path.exists():
+        raise WorkspaceError(f"{path} is not there. Run 'clickintent taxonomy draft FILE.toml' first.")
+    return path
+
+
+def main() -> None:
+    """Run the command line; every expected error ends in one readable message."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, 2)
+    except ClickintentError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        say("\n[yellow]Stopped.[/] Give the same command again to go on where it stopped.")
+        sys.exit(130)
+
+
+def _fail(error: ClickintentError, status: int) -> None:
+    console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+    sys.exit(status)
+
+
+_METHODS = {
+    "page_counts": "page counts",
+    "embedding": "embedding",
+    "llm_labels": "{teacher} labels",
+    "student_labels": "student labels",
+    "embedding_page_counts": "embedding + counts",
+    "evening": "evening's features",
+    "oracle": "oracle",
+}
+
+
+def _headline(metrics: Metrics, workspace: Path) -> None:
+    """The results as one small table on standard output, and where the report is."""
+    wanted = {
+        ("conversion", "auc"): "conversion\nAUC",
+        ("conversion", "micro_f1"): "conversion\nmicro F1",
+        ("conversion", "micro_f1_products"): "… without\n“none”",
+        ("tiles", "macro_recall_at_1"): "tiles\nrecall@1",
+        ("tiles", "log_loss"): "tiles\nlog loss",
+    }
+    found = {}
+    for task in ("conversion", "tiles"):
+        result = metrics.get(task, {})
+        found[task] = {**result.get("methods", {}), "oracle": result.get("oracle", {})}
+    columns = {key: title for key, title in wanted.items() if found[key[0]].get("page_counts")}
+    if columns:
+        table = Table(
+            "\nmethod", box=box.SIMPLE_HEAD, title="On sessions after the split; ± half the 95 % interval"
+        )
+        for title in columns.values():
+            table.add_column(title, justify="right")
+        teacher = "keyword" if metrics["taxonomy"]["source"] == "keywords" else "LLM"
+        for name, words in _METHODS.items():
+            cells = [_cell(found[task].get(name, {}).get(metric)) for task, metric in columns]
+            if any(cells):
+                table.add_row(words.format(teacher=teacher), *cells)
+        Console().print(table)
+    sys.stdout.write(f"report: {workspace / 'report.html'}\n")
+
+
+def _cell(metric: Metrics | None) -> str:
+    if not metric or metric.get("value") is None:
+        return ""
+    if metric.get("low") is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} ±{(metric['high'] - metric['low']) / 2:.3f}"

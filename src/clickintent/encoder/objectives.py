@@ -1,0 +1,226 @@
+"""What the encoder is trained to tell, and how it is kept from reading the answer.
+
+A session of n events is cut after event t. The model sees events up to the cut and nothing of the rest; all
+attention among them is bidirectional. From the session embedding alone it predicts
+
+- *next*: the page, event type and waiting time of the next event, or that there is none;
+- *future*: the pages of the rest of the session, as a bag;
+- *visible*: the pages of the visible part, as a bag, its last page, and its numbers (dwell, gap, calendar,
+  length), so that the embedding keeps what page counts and hand-made features would know;
+
+and from the vector of a masked event what was masked (*masked*). Masking is at several grains (single fields
+15 %, whole events 10 %, a field of all events 10 %: PRAGMA), in half of the sessions, because nothing is
+masked when embedding. Fields which tell each other are masked together: page, type and text of an event; its
+dwell and the next one's gap, which are the same time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clickintent.config import EncoderConfig
+from clickintent.encoder.batches import Cuts
+from clickintent.encoder.features import (
+    CALENDAR,
+    CALENDAR_TABLE,
+    DWELL,
+    GAP,
+    MASK,
+    NO_DWELL,
+    NO_GAP,
+    PAD,
+    Batch,
+    Encoded,
+    FeatureSpace,
+    Ints,
+    ranges,
+)
+from clickintent.encoder.model import SessionModel
+
+WEIGHTS = {
+    "next_page": 1.0,
+    "next_type": 0.5,
+    "next_wait": 0.5,
+    "future": 1.0,
+    "visible": 0.5,
+    "last_page": 0.5,
+    "numbers": 2.0,
+    "masked_page": 0.5,
+    "masked_type": 0.25,
+    "masked_gap": 0.25,
+}
+
+_MASKED_SESSIONS = 0.5
+_FIELD, _EVENT, _COLUMN = 0.15, 0.10, 0.10
+_IGNORE = -100
+_FUTURE_EVENTS = 64
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What was hidden from a batch, each (B, L)."""
+
+    content: Bools  # page, event type and text
+    dwell: Bools
+    gap: Bools
+    calendar: Bools
+
+
+def draw_masks(lengths: Ints, longest: int, rng: np.random.Generator) -> Masks:
+    """Draw what to hide; nothing outside the windows."""
+    shape = (len(lengths), longest)
+    inside = (np.arange(longest) < lengths[:, None]) & (rng.random((len(lengths), 1)) < _MASKED_SESSIONS)
+    whole = rng.random(shape) < _EVENT
+    content, dwell, gap, calendar = (
+        (whole | (rng.random(shape) < _FIELD) | (rng.random((len(lengths), 1)) < _COLUMN)) & inside
+        for _ in range(4)
+    )
+    # An event's dwell is the gap of the next one.
+    dwell[:, :-1] |= gap[:, 1:]
+    gap[:, 1:] |= dwell[:, :-1]
+    return Masks(content, dwell & inside, gap & inside, calendar)
+
+
+def apply_masks(batch: Batch, masks: Masks) -> Batch:
+    """The batch without what is masked; a masked number looks like a missing one."""
+    numeric = batch.numeric.copy()
+    numeric[masks.dwell, DWELL] = 0.0
+    numeric[masks.dwell, NO_DWELL] = 1.0
+    numeric[masks.gap, GAP] = 0.0
+    numeric[masks.gap, NO_GAP] = 1.0
+    numeric[masks.calendar, CALENDAR] = 0.0
+    return Batch(
+        page=np.where(masks.content, MASK, batch.page),
+        event_type=np.where(masks.content, MASK, batch.event_type),
+        numeric=numeric,
+        text=np.where(masks.content, 0, batch.text),
+        lengths=batch.lengths,
+    )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The answers for one batch of B windows."""
+
+    next_page: Ints  # (B,); PAD where the session ends
+    next_type: Ints
+    next_wait: Ints  # bin of the last visible event's dwell; ignored where not known
+    future: tuple[Ints, Ints]  # (row, page) per event after the cut
+    visible: tuple[Ints, Ints]  # (row, page) per visible event
+    last_page: Ints  # (B,), the last visible one
+    numbers: Batch  # before masking
+    masks: Masks
+
+
+def targets(events: Encoded, cuts: Cuts, batch: Batch, masks: Masks, space: FeatureSpace) -> Targets:
+    """Look up the answers; ``batch`` is unmasked."""
+    more = cuts.cuts < cuts.ends
+    following = np.where(more, cuts.cuts, 0)
+    wait = events.log_dwell[cuts.cuts - 1]
+    wait_bin = np.searchsorted(np.array(space.dwell_edges[1:-1]), np.nan_to_num(wait))
+    row = np.arange(len(more))
+    ahead = np.minimum(cuts.ends - cuts.cuts, _FUTURE_EVENTS)
+    return Targets(
+        next_page=np.where(more, events.page[following], PAD),
+        next_type=np.where(more, events.event_type[following], PAD),
+        next_wait=np.where(more & ~np.isnan(wait), wait_bin, _IGNORE),
+        future=(np.repeat(row, ahead), events.page[ranges(cuts.cuts, ahead)]),
+        visible=(np.repeat(row, cuts.lengths), events.page[ranges(cuts.starts, cuts.lengths)]),
+        last_page=events.page[cuts.cuts - 1],
+        numbers=batch,
+        masks=masks,
+    )
+
+
+class Heads(nn.Module):
+    """The output layers, used in training only."""
+
+    def __init__(self, config: EncoderConfig, space: FeatureSpace) -> None:
+        super().__init__()
+        pages, types = len(space.pages), len(space.event_types)
+        self.next_page = nn.Linear(config.dim, pages)
+        self.next_type = nn.Linear(config.dim, types)
+        self.next_wait = nn.Linear(config.dim, len(space.dwell_edges))
+        self.future = nn.Linear(config.dim, pages)
+        self.visible = nn.Linear(config.dim, pages)
+        self.last_page = nn.Linear(config.dim, pages)
+        self.numbers = nn.Linear(config.dim, len(space.gap_edges) * 2 + len(space.dwell_edges) + 9)
+        self.masked = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.GELU(), nn.LayerNorm(config.width)
+        )
+        self.masked_page = nn.Linear(config.width, pages)
+        self.masked_type = nn.Linear(config.width, types)
+        self.masked_gap = nn.Linear(config.width, len(space.gap_edges))
+
+    def losses(
+        self, model: SessionModel, x: Tensor, embedding: Tensor, answers: Targets, space: FeatureSpace
+    ) -> dict[str, Tensor]:
+        """Each loss as a mean over the sessions or masked events that have an answer.
+
+        Args:
+            x: (B, L, width), one vector per event. embedding: (B, dim).
+        """
+        found = {
+            "next_page": F.cross_entropy(self.next_page(embedding), _tensor(answers.next_page)),
+            "next_type": F.cross_entropy(self.next_type(embedding), _tensor(answers.next_type)),
+            "last_page": F.cross_entropy(self.last_page(embedding), _tensor(answers.last_page)),
+            "visible": _bag(self.visible(embedding), *answers.visible),
+            "numbers": F.mse_loss(self.numbers(embedding), _summary(model, answers.numbers)),
+        }
+        if (answers.next_wait != _IGNORE).any():
+            found["next_wait"] = F.cross_entropy(self.next_wait(embedding), _tensor(answers.next_wait))
+        if len(answers.future[0]):
+            found["future"] = _bag(self.future(embedding), *answers.future)
+        masks, batch = answers.masks, answers.numbers
+        if masks.content.any():
+            masked = self.masked(x[_tensor(masks.content)])
+            found["masked_page"] = F.cross_entropy(
+                self.masked_page(masked), _tensor(batch.page[masks.content])
+            )
+            kinds = _tensor(batch.event_type[masks.content])
+            found["masked_type"] = F.cross_entropy(self.masked_type(masked), kinds)
+        known_gap = masks.gap & (batch.numeric[..., NO_GAP] == 0)
+        if known_gap.any():
+            bins = np.searchsorted(np.array(space.gap_edges[1:-1]), batch.numeric[known_gap, GAP])
+            masked = self.masked(x[_tensor(known_gap)])
+            found["masked_gap"] = F.cross_entropy(self.masked_gap(masked), _tensor(bins))
+        return found
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    """The weighted sum of the losses."""
+    return torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+
+
+def _tensor(values: npt.NDArray[np.generic]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _bag(logits: Tensor, row: Ints, page: Ints) -> Tensor:
+    """Cross entropy between the softmax over pages and each session's distribution of pages."""
+    counts = np.bincount(row, minlength=len(logits))
+    weight = _tensor((1.0 / counts[row]).astype(np.float32))
+    picked = F.log_softmax(logits, dim=-1)[_tensor(row), _tensor(page)]
+    return -(picked * weight).sum() / int((counts > 0).sum())
+
+
+def _summary(model: SessionModel, batch: Batch) -> Tensor:
+    """(B, …): mean spread of dwell and gap, the last event's gap, its calendar, and the log length."""
+    numeric, lengths = torch.from_numpy(batch.numeric), torch.from_numpy(batch.lengths)
+    inside = (torch.arange(numeric.shape[1]) < lengths[:, None]).unsqueeze(-1).float()
+    events = model.events
+    dwell = events.dwell.spread(numeric[..., DWELL], numeric[..., NO_DWELL])
+    gap = events.gap.spread(numeric[..., GAP], numeric[..., NO_GAP])
+    last = (lengths - 1)[:, None, None]
+    means = [(part * inside).sum(1) / lengths[:, None] for part in (dwell, gap)]
+    last_gap = gap.gather(1, last.expand(-1, 1, gap.shape[-1])).squeeze(1)
+    clock = numeric[..., CALENDAR].gather(1, last.expand(-1, 1, CALENDAR_TABLE.shape[1])).squeeze(1)
+    return torch.cat([*means, last_gap, clock, lengths[:, None].float().log()], dim=1)

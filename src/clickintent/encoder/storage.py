@@ -1,0 +1,121 @@
+"""A saved encoder: the one place where it touches the disk. No pickle.
+
+encoder.json          configuration, vocabularies, quantiles, metrics, version, format
+weights.safetensors   the torch state, to continue training; not needed to embed
+encoder.onnx          the session model
+text.safetensors      the text encoder's tables
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from clickintent._version import __version__
+from clickintent.config import EncoderConfig
+from clickintent.encoder.features import FeatureSpace
+from clickintent.encoder.runtime import OnnxEncoder
+from clickintent.encoder.text import Tensors, from_tensors
+from clickintent.errors import ArtifactError
+from clickintent.workspace import atomically
+
+FORMAT = 1
+JSON, WEIGHTS, ONNX, TEXT = "encoder.json", "weights.safetensors", "encoder.onnx", "text.safetensors"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """All that a trained encoder consists of."""
+
+    config: EncoderConfig
+    seed: int
+    space: FeatureSpace
+    metrics: dict[str, Any]
+    weights: Tensors
+    text: Tensors
+    onnx: bytes
+
+    def runtime(self, where: str) -> OnnxEncoder:
+        """Ready to embed; ArtifactError if a part cannot be used, naming ``where``."""
+        text = from_tensors(self.config.text, self.config.text_dim, self.text, where)
+        return OnnxEncoder(self.onnx, self.space, text, self.config.dim, where)
+
+
+def save(artifact: Artifact, folder: Path) -> None:
+    """Write the folder atomically, in place of what was there."""
+    head = {
+        "format": FORMAT,
+        "version": __version__,
+        "config": artifact.config.model_dump(mode="json"),
+        "seed": artifact.seed,
+        "features": artifact.space.to_json(),
+        "metrics": artifact.metrics,
+    }
+    with atomically(folder) as temporary:
+        temporary.mkdir()
+        (temporary / JSON).write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (temporary / WEIGHTS).write_bytes(save_tensors(artifact.weights))
+        (temporary / TEXT).write_bytes(save_tensors(artifact.text))
+        (temporary / ONNX).write_bytes(artifact.onnx)
+
+
+def load(folder: Path) -> Artifact:
+    """Read a saved encoder.
+
+    Raises:
+        ArtifactError: if a file is missing, damaged, or of another format; names the file.
+    """
+    path = folder / JSON
+    try:
+        head = json.loads(_read(path).decode("utf-8"))
+        if not isinstance(head, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not readable JSON: {error}. Save the encoder anew.") from error
+    if head.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{path}: format {head.get('format')!r}, but clickintent {__version__} reads format {FORMAT}. "
+            f"It was written by clickintent {head.get('version', '(unknown)')}; train it anew."
+        )
+    try:
+        config = EncoderConfig.model_validate(head["config"])
+        space = FeatureSpace.from_json(head["features"])
+        seed, metrics = int(head["seed"]), dict(head["metrics"])
+    except ValidationError as error:
+        wrong = "; ".join(f"config.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ArtifactError(f"{path}: {wrong}. Save the encoder anew.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: a part is missing or wrong: {error}. Save the encoder anew.") from error
+    return Artifact(
+        config=config,
+        seed=seed,
+        space=space,
+        metrics=metrics,
+        weights=_tensors(folder / WEIGHTS),
+        text=_tensors(folder / TEXT),
+        onnx=_read(folder / ONNX),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: cannot be read ({error.strerror}). An encoder is a folder of {JSON}, {WEIGHTS}, "
+            f"{ONNX} and {TEXT}; make it with 'clickintent pretrain' or SessionEncoder.save."
+        ) from error
+
+
+def _tensors(path: Path) -> Tensors:
+    try:
+        return dict(load_tensors(_read(path)))
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: damaged: {error}. Save the encoder anew.") from error

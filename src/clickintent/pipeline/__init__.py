@@ -1,0 +1,125 @@
+"""The stages of a run, in order: each reads the workspace, works, writes, and records its metrics.
+
+Every command of the CLI is a function here, of the same name or nearly (``taxonomy draft`` is
+``draft_taxonomy``, ``report`` is ``write_report``: modules have the shorter names). A stage whose
+inputs and configuration have not changed is skipped; ``force`` does it again. Only one process may write
+to a workspace at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clickintent.config import Config, SimBankConfig, load_config
+from clickintent.pipeline import encode, intents, results
+from clickintent.workspace import Metrics, Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from clickintent.taxonomy import Plan
+
+
+def simulate(config: Config, *, force: bool = False) -> Metrics:
+    """Write the simulated bank's raw exports, app logs and truth to ``simbank.out``.
+
+    Raises:
+        ConfigError: if the configuration has no ``[simbank]``.
+    """
+    with open_workspace(config.workspace) as workspace:
+        return encode.simulate(workspace, config, force)
+
+
+def ingest(config: Config, *, force: bool = False) -> Metrics:
+    """Read the raw exports into ``events/``, ``quarantine/``, ``pages.parquet`` and ``sessions/``.
+
+    Raises:
+        ConfigError: if no source is configured.
+        DataError: if a file is missing or cannot be read, or nothing usable is in it.
+    """
+    with open_workspace(config.workspace) as workspace:
+        return encode.ingest(workspace, config, force)
+
+
+def pretrain(config: Config, *, force: bool = False) -> Metrics:
+    """Train the session encoder on the sessions that end before the split; write ``encoder/``.
+
+    Raises:
+        EmptyInputError: if no session ends before the split.
+    """
+    with open_workspace(config.workspace) as workspace:
+        return encode.pretrain(workspace, config, force)
+
+
+def embed(config: Config, *, force: bool = False) -> Metrics:
+    """Embed every session of the configured channel; write ``embeddings/``."""
+    with open_workspace(config.workspace) as workspace:
+        return encode.embed(workspace, config, force)
+
+
+def draft_taxonomy(config: Config, *, force: bool = False) -> Metrics:
+    """Draft ``taxonomy.yaml``. A taxonomy that a person changed or approved is kept unless forced."""
+    with open_workspace(config.workspace) as workspace:
+        return intents.draft_taxonomy(workspace, config, force)
+
+
+def plan(config: Config) -> Plan:
+    """What ``label`` would ask the language model: calls, tokens, cost, a sample prompt. Sends nothing."""
+    return intents.plan_labels(config)
+
+
+def label(config: Config, *, force: bool = False) -> Metrics:
+    """Annotate sessions with intents by the configured backend; write ``labels/teacher.parquet``."""
+    with open_workspace(config.workspace) as workspace:
+        return intents.label(workspace, config, force)
+
+
+def distill(config: Config, *, force: bool = False) -> Metrics:
+    """Train the student on the labels; write ``student/`` and its labels of every session."""
+    with open_workspace(config.workspace) as workspace:
+        return intents.distill(workspace, config, force)
+
+
+def evaluate(config: Config, *, force: bool = False) -> Metrics:
+    """Measure conversion and tile ranking on the sessions after the split."""
+    with open_workspace(config.workspace) as workspace:
+        return results.evaluate(workspace, config, force)
+
+
+def write_report(config: Config, *, force: bool = False) -> Metrics:
+    """Write ``report.html``."""
+    with open_workspace(config.workspace) as workspace:
+        return results.write_report(workspace, config, force)
+
+
+def metrics(config: Config) -> Metrics:
+    """All metrics of the workspace so far, by section: what ``metrics.json`` holds."""
+    return Workspace(config.workspace).metrics()
+
+
+def run(config: Config, *, force: bool = False) -> Metrics:
+    """All stages from the raw exports to the report; returns all metrics by section."""
+    stages = (
+        encode.ingest,
+        encode.pretrain,
+        encode.embed,
+        intents.draft_taxonomy,
+        intents.label,
+        intents.distill,
+        results.evaluate,
+        results.write_report,
+    )
+    with open_workspace(config.workspace) as workspace:
+        if config.simbank:
+            encode.simulate(workspace, config, force)
+        for stage in stages:
+            stage(workspace, config, force)
+        return workspace.metrics()
+
+
+def demo(workspace: Path, *, sessions: int = 60_000, seed: int = 7, force: bool = False) -> Metrics:
+    """Simulate a bank of about ``sessions`` web sessions in ``workspace`` and run every stage on it."""
+    workspace = workspace.resolve()
+    bank = SimBankConfig(out=workspace / "simbank", sessions=sessions)
+    simulate(Config(workspace=workspace, seed=seed, simbank=bank), force=force)
+    config = load_config(bank.out / "clickintent.toml")
+    return run(config.model_copy(update={"workspace": workspace, "seed": seed}), force=force)

@@ -1,0 +1,108 @@
+"""Stages from raw exports to embeddings."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clickintent import schema
+from clickintent._version import __version__
+from clickintent.config import Config
+from clickintent.encoder import SessionEncoder
+from clickintent.errors import ConfigError
+from clickintent.pipeline.inputs import iso, load_encoder, model_dataset, model_sessions, past, split_at
+from clickintent.progress import progress
+from clickintent.workspace import Metrics, Workspace, atomically, file_fingerprint
+
+_EMBED_ROWS = 20_000  # sessions in memory at a time
+
+
+def simulate(workspace: Workspace, config: Config, force: bool) -> Metrics:
+    if config.simbank is None:
+        raise ConfigError("simulate needs a [simbank] section in the configuration; an empty one will do.")
+    bank = config.simbank
+
+    def work() -> Metrics:
+        from clickintent.simbank import simulate
+
+        return {"simulate": simulate(bank, seed=config.seed)}
+
+    missing = not (bank.out / "clickintent.toml").exists()
+    made_from = [__version__, bank, config.seed]
+    return workspace.stage("simulate", work, made_from=made_from, outputs=[], force=force or missing)
+
+
+def ingest(workspace: Workspace, config: Config, force: bool) -> Metrics:
+    if not config.sources:
+        raise ConfigError("no [[sources]] in the configuration; give at least one raw export to read.")
+
+    def work() -> Metrics:
+        from clickintent.events.ingest import ingest
+
+        return ingest(config, workspace.root).metrics
+
+    paths = [str(source.path) for source in config.sources]
+    files = [file_fingerprint(Path(f)) for path in paths for f in sorted(glob.glob(path))]  # noqa: PTH207
+    made_from = [__version__, *config.sources, config.privacy, config.sessions, files]
+    outputs = ["events", "quarantine", "pages.parquet", "sessions"]
+    return workspace.stage("ingest", work, made_from=made_from, outputs=outputs, force=force)
+
+
+def pretrain(workspace: Workspace, config: Config, force: bool) -> Metrics:
+    checkpoints = workspace.path(".checkpoints")
+
+    def work() -> Metrics:
+        sessions = model_sessions(workspace, config, "pretrain")
+        at = split_at(sessions, config)
+        if force:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        encoder = SessionEncoder(config.encoder, seed=config.seed)
+        encoder.fit(past(sessions, at), checkpoints=checkpoints)
+        encoder.save(workspace.path("encoder"))
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return {"encoder": {"split_at": iso(at), **encoder.metrics}}
+
+    made_from = [__version__, config.encoder, config.seed, config.split, workspace.record("ingest")]
+    return workspace.stage("pretrain", work, made_from=made_from, outputs=["encoder"], force=force)
+
+
+def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:
+    def work() -> Metrics:
+        encoder = load_encoder(workspace, "embed")
+        dataset, keep = model_dataset(workspace, config, "embed")
+        target = schema.embeddings(encoder.config.dim)
+        done, started = 0, time.monotonic()
+        with atomically(workspace.path("embeddings")) as folder:
+            folder.mkdir()
+            with (
+                progress("embed", dataset.count_rows(filter=keep), "sessions") as advance,
+                pq.ParquetWriter(folder / "part-00000.parquet", target, compression="zstd") as writer,
+            ):
+                for batch in dataset.to_batches(filter=keep, batch_size=_EMBED_ROWS):
+                    sessions = pa.Table.from_batches([batch])
+                    writer.write_table(_table(sessions["session_id"], encoder.embed(sessions), target))
+                    done += batch.num_rows
+                    advance(done)
+        seconds = time.monotonic() - started
+        return {
+            "embed": {
+                "sessions": done,
+                "dim": encoder.config.dim,
+                "seconds": seconds,
+                "sessions_per_second": round(done / seconds),
+            }
+        }
+
+    made_from = [__version__, config.sessions, workspace.record("ingest"), workspace.record("pretrain")]
+    return workspace.stage("embed", work, made_from=made_from, outputs=["embeddings"], force=force)
+
+
+def _table(session_ids: pa.ChunkedArray, embeddings: np.ndarray, target: pa.Schema) -> pa.Table:
+    values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
+    return pa.table([session_ids, values], schema=target)

@@ -1,0 +1,229 @@
+"""The whole way on a small simulated bank, through the public functions and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import clickintent
+from clickintent import Config, load_config
+from clickintent.config import SimBankConfig
+
+CLI = [sys.executable, "-m", "clickintent"]
+STAGES = ("ingest", "pretrain", "embed", "taxonomy", "label", "distill", "evaluate", "report")
+SETTINGS = """
+[encoder]
+epochs = 2
+[taxonomy]
+intents = 12
+[student]
+epochs = 3
+[evaluate]
+truth = "truth"
+bootstrap = 50
+[report]
+max_points = 200
+"""
+
+
+@pytest.fixture(scope="session")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the raw exports of a small bank, and a configuration with quick settings."""
+    folder = tmp_path_factory.mktemp("bank")
+    out = folder / "bank"
+    clickintent.simulate(
+        Config(workspace=folder / "unused", simbank=SimBankConfig(out=out, sessions=2000, days=40))
+    )
+    path = out / "clickintent.toml"
+    path.write_text(without_section(path.read_text(), "evaluate") + SETTINGS)
+    return path
+
+
+def without_section(text: str, name: str) -> str:
+    lines, keep = [], True
+    for line in text.splitlines():
+        if line.startswith("["):
+            keep = line.strip() != f"[{name}]"
+        if keep:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def config_in(bank: Path, workspace: Path) -> Config:
+    return load_config(bank).model_copy(update={"workspace": workspace})
+
+
+@pytest.fixture(scope="session")
+def finished(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("finished")
+    clickintent.run(config_in(bank, workspace))
+    return workspace
+
+
+def test_every_section_is_there_and_the_counts_add_up(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert {
+        "events",
+        "sessions",
+        "encoder",
+        "embed",
+        "taxonomy",
+        "labels",
+        "student",
+        "conversion",
+        "tiles",
+    } <= set(metrics)
+    events = metrics["events"]
+    assert events["read"] == events["events"] + events["duplicates"] + events["quarantined"]
+    assert events["duplicates"] > 0
+    assert events["quarantined"] > 0
+    assert pq.read_table(finished / "events").num_rows == events["events"]
+    assert pq.read_table(finished / "quarantine").num_rows == events["quarantined"]
+    sessions = pq.read_table(finished / "sessions")
+    assert sessions.num_rows == metrics["sessions"]["sessions"]
+    assert sum(sessions["n_events"].to_pylist()) == events["events"]
+    for name in ("page_counts", "embedding", "llm_labels", "student_labels", "embedding_page_counts"):
+        for task, metric in (
+            ("conversion", "micro_f1"),
+            ("tiles", "macro_recall_at_1"),
+            ("tiles", "log_loss"),
+        ):
+            found = metrics[task]["methods"][name][metric]
+            assert found["low"] <= found["value"] <= found["high"], (task, name, metric)
+
+
+def test_a_second_run_does_nothing_and_force_does_it_again(bank: Path, finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != ".lock"}
+    config = config_in(bank, finished)
+    clickintent.run(config)
+    after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert after == before
+    clickintent.embed(config, force=True)
+    assert (finished / "embeddings").stat().st_mtime_ns > before[
+        finished / "embeddings" / "part-00000.parquet"
+    ]
+
+
+def results(workspace: Path) -> dict[str, Any]:
+    """Everything that a run made, without times."""
+    tables = (
+        "events",
+        "sessions",
+        "quarantine",
+        "embeddings",
+        "labels/teacher.parquet",
+        "labels/student.parquet",
+    )
+    found: dict[str, Any] = {name: pq.read_table(workspace / name) for name in tables}
+    found["taxonomy"] = (workspace / "taxonomy.yaml").read_text()
+    found["metrics"] = without_times(json.loads((workspace / "metrics.json").read_text()))
+    return found
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if "second" not in k and k != "bytes"}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def test_killed_in_every_stage_the_run_resumes_to_the_same_result(
+    bank: Path, finished: Path, tmp_path: Path
+) -> None:
+    path = bank.parent / "killed.toml"
+    path.write_text(bank.read_text().replace('workspace = "workspace"', f'workspace = "{tmp_path}"'))
+    assert load_config(path).workspace == tmp_path
+    dice = random.Random(3)
+    for stage in STAGES:
+        process = subprocess.Popen([*CLI, "run", str(path)], stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.strip() == stage:
+                time.sleep(dice.uniform(0, 0.3))
+                break
+        else:
+            pytest.fail(f"{stage} never began")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+    done = subprocess.run([*CLI, "run", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("**/.tmp-*"))
+    expected, found = results(finished), results(tmp_path)
+    for name, value in expected.items():
+        if name == "metrics":
+            assert found[name] == value
+        else:
+            assert found[name] == value, f"{name} differs after the kills"
+
+
+def test_a_persons_taxonomy_is_kept_unless_forced(bank: Path, finished: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-r", str(finished), str(tmp_path / "w")], check=True)
+    config = config_in(bank, tmp_path / "w")
+    path = config.workspace / "taxonomy.yaml"
+    first = clickintent.Taxonomy.load(path)
+    first.approve("a reviewer").save(path)
+    changed = config.model_copy(update={"taxonomy": config.taxonomy.model_copy(update={"intents": 6})})
+    assert clickintent.draft_taxonomy(changed)["taxonomy"]["kept"]
+    assert clickintent.Taxonomy.load(path).approved_by == "a reviewer"
+    clickintent.draft_taxonomy(changed, force=True)
+    forced = clickintent.Taxonomy.load(path)
+    assert forced.approved_by is None
+    assert len(forced.intents) <= 6
+    assert forced.version > first.version
+
+
+def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CLI, *arguments], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def test_stages_out_of_order_say_what_to_run_first(bank: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f'workspace = "w"\n[[sources]]\nreader = "ga4"\npath = "{bank.parent}/web/*.parquet"\n')
+    for command, first in (("pretrain", "ingest"), ("embed", "pretrain"), ("label", "taxonomy draft")):
+        done = run_cli(command, str(path))
+        assert done.returncode == 1
+        assert f"clickintent {first}" in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_wrong_arguments_are_one_clear_message(tmp_path: Path) -> None:
+    missing = run_cli("run", str(tmp_path / "none.toml"))
+    assert missing.returncode == 2
+    assert "no such file" in missing.stderr
+    unknown = run_cli("dance")
+    assert unknown.returncode != 0
+    assert "dance" in unknown.stderr + unknown.stdout
+    (tmp_path / "c.toml").write_text('workspace = "w"\n[[sources]]\nreader = "table"\npath = "none.csv"\n')
+    nothing = run_cli("ingest", str(tmp_path / "c.toml"))
+    assert nothing.returncode == 1
+    assert "none.csv" in nothing.stderr
+    for done in (missing, unknown, nothing):
+        assert "Traceback" not in done.stderr
+
+
+def test_interrupt_is_a_clean_stop(bank: Path, tmp_path: Path) -> None:
+    path = bank.parent / "interrupted.toml"
+    path.write_text(bank.read_text().replace('workspace = "workspace"', f'workspace = "{tmp_path}"'))
+    process = subprocess.Popen([*CLI, "run", str(path)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    heard = ""
+    for line in process.stderr:
+        heard += line
+        if line.strip() == "ingest":
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    process.stderr.close()
+    assert "Stopped" in heard
+    assert "Traceback" not in heard
