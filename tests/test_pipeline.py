@@ -45,7 +45,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Config(workspace=folder / "unused", simbank=SimBankConfig(out=out, sessions=2000, days=40))
     )
     path = out / "clickintent.toml"
-    path.write_text(without_section(path.read_text(), "evaluate") + SETTINGS)
+    path.write_text(without_section(without_section(path.read_text(), "evaluate"), "report") + SETTINGS)
     return path
 
 
@@ -59,14 +59,25 @@ def without_section(text: str, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def configured(bank: Path, workspace: Path) -> Path:
+    """A copy of the configuration for another workspace."""
+    path = bank.parent / f"{workspace.name}.toml"
+    path.write_text(bank.read_text().replace('workspace = "workspace"', f'workspace = "{workspace}"'))
+    assert load_config(path).workspace == workspace
+    return path
+
+
 def config_in(bank: Path, workspace: Path) -> Config:
     return load_config(bank).model_copy(update={"workspace": workspace})
 
 
 @pytest.fixture(scope="session")
 def finished(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run, in a process of its own: torch's last digits depend on the process."""
     workspace = tmp_path_factory.mktemp("finished")
-    clickintent.run(config_in(bank, workspace))
+    done = run_cli("run", str(configured(bank, workspace)))
+    assert done.returncode == 0, done.stderr
+    assert f"report: {workspace / 'report.html'}" in done.stdout
     return workspace
 
 
@@ -139,9 +150,7 @@ def without_times(value: Any) -> Any:
 def test_killed_in_every_stage_the_run_resumes_to_the_same_result(
     bank: Path, finished: Path, tmp_path: Path
 ) -> None:
-    path = bank.parent / "killed.toml"
-    path.write_text(bank.read_text().replace('workspace = "workspace"', f'workspace = "{tmp_path}"'))
-    assert load_config(path).workspace == tmp_path
+    path = configured(bank, tmp_path)
     dice = random.Random(3)
     for stage in STAGES:
         process = subprocess.Popen([*CLI, "run", str(path)], stderr=subprocess.PIPE, text=True)
@@ -205,17 +214,16 @@ def test_wrong_arguments_are_one_clear_message(tmp_path: Path) -> None:
     unknown = run_cli("dance")
     assert unknown.returncode != 0
     assert "dance" in unknown.stderr + unknown.stdout
-    (tmp_path / "c.toml").write_text('workspace = "w"\n[[sources]]\nreader = "table"\npath = "none.csv"\n')
+    (tmp_path / "c.toml").write_text('workspace = "w"\n[[sources]]\nreader = "ga4"\npath = "none.parquet"\n')
     nothing = run_cli("ingest", str(tmp_path / "c.toml"))
     assert nothing.returncode == 1
-    assert "none.csv" in nothing.stderr
+    assert "none.parquet" in nothing.stderr
     for done in (missing, unknown, nothing):
         assert "Traceback" not in done.stderr
 
 
 def test_interrupt_is_a_clean_stop(bank: Path, tmp_path: Path) -> None:
-    path = bank.parent / "interrupted.toml"
-    path.write_text(bank.read_text().replace('workspace = "workspace"', f'workspace = "{tmp_path}"'))
+    path = configured(bank, tmp_path)
     process = subprocess.Popen([*CLI, "run", str(path)], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     heard = ""

@@ -27,6 +27,7 @@ from clickintent.workspace import Metrics
 
 app = App(
     name="clickintent",
+    suppress_keyboard_interrupt=False,  # main says how to go on
     version=__version__,
     help="Raw web clickstream in; session embeddings and interpretable intent labels out.",
 )

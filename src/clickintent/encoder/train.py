@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clickintent.config import EncoderConfig
 from clickintent.encoder import text as text_encoders
@@ -81,7 +82,10 @@ class Network(nn.Module):
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors of the events (B, L, width) and of the sessions (B, dim)."""
         distinct, index = np.unique(batch.text, return_inverse=True)
-        vectors = self.text(torch.from_numpy(distinct))[torch.from_numpy(index.reshape(batch.text.shape))]
+        # As an embedding, not an index: adding up the gradients of an index is not deterministic on CPU.
+        vectors = F.embedding(
+            torch.from_numpy(index.reshape(batch.text.shape)), self.text(torch.from_numpy(distinct))
+        )
         return self.session.hidden(
             torch.from_numpy(batch.page),
             torch.from_numpy(batch.event_type),
@@ -117,13 +121,16 @@ class Position:
 def _own_torch_state(seed: int) -> Iterator[None]:
     """Seed torch and use all CPUs that this process may use, then put back what was there."""
     threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.set_num_threads(cpu_threads())
+        torch.use_deterministic_algorithms(True)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic)
 
 
 def epoch_batches(
