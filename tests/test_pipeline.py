@@ -222,16 +222,19 @@ def test_wrong_arguments_are_one_clear_message(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_interrupt_is_a_clean_stop(bank: Path, tmp_path: Path) -> None:
-    path = configured(bank, tmp_path)
-    process = subprocess.Popen([*CLI, "run", str(path)], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    heard = ""
-    for line in process.stderr:
-        heard += line
-        if line.strip() == "ingest":
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
-    process.stderr.close()
+@pytest.mark.parametrize("seconds", [0.0, 0.7])
+def test_interrupt_is_a_clean_stop(bank: Path, tmp_path: Path, seconds: float) -> None:
+    process = subprocess.Popen(
+        [*CLI, "run", str(configured(bank, tmp_path))], stderr=subprocess.PIPE, text=True
+    )
+    with process, process.stderr:  # type: ignore[union-attr]
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.strip() == "ingest":
+                break
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        heard = process.stderr.read()
+    assert process.returncode == 130
     assert "Stopped" in heard
     assert "Traceback" not in heard

@@ -203,8 +203,16 @@ def main() -> None:
     except ClickintentError as error:
         _fail(error, 1)
     except KeyboardInterrupt:
-        say("\n[yellow]Stopped.[/] Give the same command again to go on where it stopped.")
-        sys.exit(130)
+        _stop()
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":  # what Ctrl-C becomes inside DuckDB
+            raise
+        _stop()
+
+
+def _stop() -> None:
+    say("\n[yellow]Stopped.[/] Give the same command again to go on where it stopped.")
+    sys.exit(130)
 
 
 def _fail(error: ClickintentError, status: int) -> None:

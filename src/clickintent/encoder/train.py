@@ -119,7 +119,7 @@ class Position:
 
 @contextmanager
 def _own_torch_state(seed: int) -> Iterator[None]:
-    """Seed torch and use all CPUs that this process may use, then put back what was there."""
+    """Seed torch and set its threads (see cpu_threads), then put back what was there."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):
