@@ -636,3 +636,16 @@ def test_wrong_inputs_are_refused(student: IntentLabeler) -> None:
         student.predict_proba(np.ones((2, 7)))
     with pytest.raises(DataError, match="not been trained"):
         IntentLabeler().predict_proba(x)
+
+
+def test_intents_that_only_a_number_would_tell_apart_are_one(tmp_path: Path) -> None:
+    table = factories.themed_sessions(400)
+    rng = np.random.default_rng(1)  # vectors that say nothing: every cluster holds the same pages
+    found = draft(
+        table,
+        rng.normal(size=(400, 8)).astype(np.float32),
+        Config(workspace=tmp_path, taxonomy=TaxonomyConfig(intents=6)),
+        tmp_path,
+    )
+    assert not any(intent.name.endswith((" (2)", " (3)")) for intent in found.intents)
+    assert 1 <= len(found.intents) <= 6

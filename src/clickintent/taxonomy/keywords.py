@@ -64,16 +64,22 @@ def draft(sessions: pa.Table, embeddings: np.ndarray, intents: int, *, seed: int
     contents = read_contents(sessions)
     shared = _Shared.of(contents, sessions)
     clusters = _merge_alike(clusters, shared.present, intents)
-    shares, scores = _distinctiveness(clusters, shared.present)
+    while True:
+        shares, scores = _distinctiveness(clusters, shared.present)
+        areas = _areas(contents, clusters)
+        groups = [
+            Group(size=int((clusters == c).sum()), share=shares[c], score=scores[c], area=area)
+            for c, area in enumerate(areas)
+        ]
+        names = describe(groups, shared.names(contents))
+        same = next(((c, n.alike) for c, n in enumerate(names) if n.alike is not None), None)
+        if same is None:
+            break
+        clusters = _merged(clusters, *same)  # two intents that nobody could tell apart by name are one
     profiles = [_profile(row, shared) for row in scores]
     w = _weights(profiles, {term: n for n, term in enumerate(shared.terms)})
     similarity = _similarity(session_items(contents), shared.matrix, w)
     calibration = _calibrate(similarity, clusters)
-    groups = [
-        Group(size=int((clusters == c).sum()), share=shares[c], score=scores[c], area=area)
-        for c, area in enumerate(_areas(contents, clusters))
-    ]
-    names = describe(groups, shared.names(contents))
     confidence = _confidence(similarity, calibration)
     order = np.argsort([-g.size for g in groups], kind="stable")
     found = []
@@ -207,7 +213,12 @@ def _merge_alike(clusters: np.ndarray, present: sparse.csr_matrix, at_most: int)
         counts[kept] += counts[gone]
         sizes[kept] += sizes[gone]
         counts, sizes = np.delete(counts, gone, axis=0), np.delete(sizes, gone)
-        clusters = np.where(clusters == gone, kept, clusters - (clusters > gone))
+        clusters = _merged(clusters, int(kept), int(gone))
+
+
+def _merged(clusters: np.ndarray, a: int, b: int) -> np.ndarray:
+    kept, gone = min(a, b), max(a, b)
+    return np.where(clusters == gone, kept, clusters - (clusters > gone))
 
 
 def _distinctiveness(clusters: np.ndarray, present: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

@@ -44,24 +44,28 @@ class Description:
     definition: str
     area: str | None
     includes: tuple[str, ...]
+    alike: int | None = None  # the group that has this name already: nothing sayable sets them apart
 
 
 def describe(groups: Sequence[Group], names: Names) -> list[Description]:
     """Describe every group; larger groups choose their names first, and no two are called the same."""
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     found: dict[int, Description] = {}
     for index in sorted(range(len(groups)), key=lambda i: (-groups[i].size, i)):
         found[index] = _describe(groups[index], names, taken)
-        taken.add(fold(found[index].name))
+        taken[fold(found[index].name)] = index
     return [found[index] for index in range(len(groups))]
 
 
-def _describe(group: Group, names: Names, taken: set[str]) -> Description:
+def _describe(group: Group, names: Names, taken: dict[str, int]) -> Description:
     pages = _different([_spoken(names.titles[t]) for t in _ranked(group, names.titles)])
     searches = [names.searches[t] for t in _ranked(group, names.searches)]
     area = group.area[:1].upper() + group.area[1:] if group.area else None
+    candidates = _candidates(group, names)
+    name = _unique(candidates, taken)
     return Description(
-        name=_unique(_candidates(group, names), taken),
+        name=name,
+        alike=None if name in candidates else taken[fold(candidates[0])],
         definition=_definition(pages, searches),
         area=area,
         includes=tuple(dict.fromkeys([*pages[:_INCLUDES], *(f'searches for "{s}"' for s in searches[:2])])),
@@ -96,7 +100,7 @@ def _candidates(group: Group, names: Names) -> list[str]:
     return [*first, *pairs, " · ".join(parts[:3])]
 
 
-def _unique(candidates: Sequence[str], taken: set[str]) -> str:
+def _unique(candidates: Sequence[str], taken: dict[str, int]) -> str:
     for name in candidates:
         if fold(name) not in taken:
             return name
