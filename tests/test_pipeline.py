@@ -18,6 +18,7 @@ import pytest
 import clickintent
 from clickintent import Config, load_config
 from clickintent.config import SimBankConfig
+from llm_server import LlmServer
 
 CLI = [sys.executable, "-m", "clickintent"]
 STAGES = ("ingest", "pretrain", "embed", "taxonomy", "label", "distill", "evaluate", "report")
@@ -189,6 +190,86 @@ def test_a_persons_taxonomy_is_kept_unless_forced(bank: Path, finished: Path, tm
     assert forced.approved_by is None
     assert len(forced.intents) <= 6
     assert forced.version > first.version
+
+
+def test_truth_is_opened_by_evaluate_alone(bank: Path, finished: Path, tmp_path: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["conversion"]["oracle"]["log_loss"]["value"] > 0
+    assert metrics["tiles"]["oracle"]["log_loss"]["value"] > 0
+    subprocess.run(["cp", "-r", str(finished), str(tmp_path / "w")], check=True)
+    config = config_in(bank, tmp_path / "w")
+    blind = config.model_copy(
+        update={"evaluate": config.evaluate.model_copy(update={"truth": tmp_path / "gone"})}
+    )
+    for stage in (clickintent.embed, clickintent.draft_taxonomy, clickintent.label, clickintent.distill):
+        stage(blind, force=True)
+    for name in ("embeddings", "labels/teacher.parquet"):
+        assert pq.read_table(tmp_path / "w" / name) == pq.read_table(finished / name)
+    with pytest.raises(clickintent.DataError, match=r"evaluate\.truth"):
+        clickintent.evaluate(blind, force=True)
+
+
+def test_a_language_model_names_and_labels(
+    bank: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["cp", "-r", str(finished), str(tmp_path / "w")], check=True)
+    monkeypatch.setenv("TEST_KEY", "secret-key")
+    with LlmServer() as server:
+        text = bank.read_text().replace("[taxonomy]\n", "[taxonomy]\nsample = 100\n")
+        llm = f'[llm]\nbackend = "openai"\nmodel = "m"\nbase_url = "{server.url}"\napi_key_env = "TEST_KEY"\n'
+        path = bank.parent / "llm.toml"
+        path.write_text(text + llm + "[labels]\nmax_sessions = 300\n")
+        config = load_config(path).model_copy(update={"workspace": tmp_path / "w"})
+        clickintent.draft_taxonomy(config, force=True)
+        before = len(server.requests)
+        planned = clickintent.plan(config)
+        assert planned.sessions == 300
+        assert planned.calls > 0
+        assert len(server.requests) == before  # a plan sends nothing
+        clickintent.label(config)
+        for stage in (clickintent.distill, clickintent.evaluate, clickintent.write_report):
+            stage(config)
+    metrics = clickintent.metrics(config)
+    assert metrics["taxonomy"]["source"] == "llm"
+    assert metrics["labels"]["sessions"] == 300
+    covered = metrics["conversion"]["methods"]["llm_labels"]["coverage"]
+    assert 0 < covered < 1
+    assert "No language model" not in (tmp_path / "w" / "report.html").read_text()
+    assert not any(b"secret-key" in f.read_bytes() for f in (tmp_path / "w").rglob("*") if f.is_file())
+
+
+def table_config(folder: Path, rows: list[str]) -> Path:
+    (folder / "clicks.csv").write_text("\n".join(["cookie,time,url,title,kind", *rows]) + "\n")
+    path = folder / "clickintent.toml"
+    path.write_text(
+        'workspace = "w"\n[[sources]]\nreader = "table"\npath = "clicks.csv"\n[sources.columns]\n'
+        'visitor_id = "cookie"\nts = "time"\nurl = "url"\ntitle = "title"\nevent_type = "kind"\n'
+        "[encoder]\nepochs = 1\n[evaluate]\nbootstrap = 50\n[report]\nmax_points = 100\n"
+    )
+    return path
+
+
+def test_no_rows_and_one_session_are_clear_errors(tmp_path: Path) -> None:
+    config = load_config(table_config(tmp_path, []))
+    with pytest.raises(clickintent.EmptyInputError, match="no rows"):
+        clickintent.run(config)
+    config = load_config(table_config(tmp_path, ["a,2026-01-01T10:00:00Z,https://x.example/a,A,page_view"]))
+    with pytest.raises(clickintent.EmptyInputError, match="before the split"):
+        clickintent.run(config)
+    assert clickintent.metrics(config)["sessions"]["sessions"] == 1
+
+
+def test_sessions_of_one_event_go_all_the_way(tmp_path: Path) -> None:
+    pages = ("cards", "loans", "savings")
+    rows = [
+        f"v{i},2026-01-{1 + i // 10:02d}T10:{i % 10:02d}:00Z,https://x.test/{pages[i % 3]},{pages[i % 3]},v"
+        for i in range(90)
+    ]
+    config = load_config(table_config(tmp_path, rows))
+    metrics = clickintent.run(config)
+    assert metrics["sessions"]["sessions"] == metrics["embed"]["sessions"] == 90
+    assert "skipped" in metrics["conversion"]
+    assert (config.workspace / "report.html").exists()
 
 
 def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
