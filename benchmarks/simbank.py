@@ -1,27 +1,25 @@
 """How fast the simulated bank is made: events a second, Parquet writing included, and peak memory.
 
-    python benchmarks/simbank.py [SESSIONS ...]
+Each run is a process of its own, three for each size; ``web_events_per_second`` counts the GA4 export alone.
 
-Each size runs in a process of its own. Writes benchmarks/results/simbank.json.
+    python benchmarks/simbank.py [SESSIONS ...]
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common import write_results
+
 SIZES = (60_000, 240_000)
-RESULT = Path(__file__).parent / "results" / "simbank.json"
+REPEATS = 3
 SEED = 7
 
 
@@ -31,57 +29,37 @@ def measure(sessions: int) -> dict[str, Any]:
     from clickintent.simbank import simulate
 
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "bank"
         before = os.times()
-        summary = simulate(SimBankConfig(out=out, sessions=sessions), seed=SEED)
+        summary = simulate(SimBankConfig(out=Path(folder) / "bank", sessions=sessions), seed=SEED)
         after = os.times()
-        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux gives KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux gives KiB
     cpu = after.user - before.user + after.system - before.system
-    return {**summary, "cpu_seconds": cpu, "megabytes": size / 1e6, "peak_mib": peak}
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average_before": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor()
-    )
+    return {**summary, "cpu_seconds": cpu, "peak_gib": peak}
 
 
 def main(sizes: list[int]) -> None:
-    result: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/simbank.py", *map(str, sizes)]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("clickintent", "numpy", "pyarrow")},
-        },
-        "seed": SEED,
-        "runs": [],
-    }
-    heads = ("sessions", "events", "seconds", "CPU s", "events/s", "MB", "peak MiB")
-    print("".join(f"{head:>11}" for head in heads))
+    rows = []
     for sessions in sizes:
         command = [sys.executable, __file__, "--measure", str(sessions)]
-        run = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        result["runs"].append(run)
+        runs = [
+            json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            for _ in range(REPEATS)
+        ]
+        rates = sorted(run["events_per_second"] for run in runs)
+        web = sorted(run["web_events"] / run["seconds"] for run in runs)
+        row = {
+            "sessions": runs[0]["sessions"],
+            "events": runs[0]["events"],
+            "events_per_second": {"min": rates[0], "median": rates[1], "max": rates[2]},
+            "web_events_per_second": {"min": web[0], "median": web[1], "max": web[2]},
+            "peak_gib": max(run["peak_gib"] for run in runs),
+        }
+        rows.append(row)
         print(
-            f"{run['sessions']:>11,}{run['events']:>11,}{run['seconds']:>11.1f}{run['cpu_seconds']:>11.1f}"
-            f"{run['events_per_second']:>11,.0f}{run['megabytes']:>11.1f}{run['peak_mib']:>11.0f}"
+            f"{row['sessions']:>9,} sessions {row['events']:>11,} events: {rates[1]:>9,.0f} events/s "
+            f"({rates[0]:,.0f}–{rates[2]:,.0f}), web alone {web[1]:,.0f}; peak {row['peak_gib']:.2f} GiB"
         )
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_results("simbank", {"rows": rows, "repeats": REPEATS})
 
 
 if __name__ == "__main__":
