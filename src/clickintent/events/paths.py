@@ -2,7 +2,8 @@
 
 An allow-list in spirit: a segment stays only if it reads like words (``step_1``, ``401k``, ``529-plan``,
 ``men's+shirts``); all else, numbers, identifiers, e-mail addresses, becomes ``{id}``. Host, fragment and
-query go, save the query parameters that are allowed by name and single-page routes (``#/path``).
+query go, save the query parameters that are allowed by name and single-page routes (``#/path``). What went
+is counted by kind.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import unquote
+
+from clickintent.events import privacy
+from clickintent.events.detectors import hidden, is_jumbled, is_random
+from clickintent.events.encoded import INNER_CAPITALS, unquoted
 
 ID = "{id}"
 
-_DECODE_ROUNDS = 5
 _ESCAPE = re.compile(r"%[0-9a-fA-F]{2}")
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _HOST = re.compile(r"(?:[^\s/?#]*@)?([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(?::\d*)?(?=[/?#]|$)")
@@ -30,7 +34,6 @@ _EXTENSION = re.compile(
 _SPLIT = re.compile(r"[-_+.,~!&'’()|*]+")
 _SEGMENT = re.compile(r"[\w\-+.,~!&'’()|*]+")
 _PLAIN = re.compile(r"[a-z]{1,15}(?:[-_+][a-z]{1,15})*(?:\.html?)?")
-_HEX_WORD = re.compile(r"[a-f]{8,}")
 #: A word with a small number: 401k, 30yr, 5th, step1, v2, q4.
 _WORD_WITH_NUMBER = re.compile(r"\d{1,3}[a-z]{1,2}|\d{1,2}[a-z]{3,12}|[a-z]{1,20}\d{1,2}")
 #: Years and the numbers of tax forms are words of this trade.
@@ -85,26 +88,39 @@ _OWNER = frozenset(
         "num",
     )
 )
-_VOWEL = re.compile(r"[aeiouy]")
+_YEARS_AT_MOST = 8  # digits of years and forms in one segment: more is a number in groups
+_PLUS_ADDRESS = re.compile(r"\+[^@]*@")
+_CAPITALS = re.compile(rf"(?i){INNER_CAPITALS}")
 
 
-def decode(text: str) -> str:
-    """Percent-decode until nothing changes (at most five times), without plus signs becoming spaces."""
-    for _ in range(_DECODE_ROUNDS):
-        if "%" not in text or not _ESCAPE.search(text):
-            return text
-        text = unquote(text, errors="replace")
-    return text
+@dataclass(frozen=True)
+class Template:
+    """What page a URL is, and what was taken out to say it.
+
+    Attributes:
+        page: the template, with ``?name=value`` for allowed parameters.
+        term: what the visitor searched for, redacted.
+        removed: one name per thing removed. ``path_id``: a segment became ``{id}``; ``query_id``: an allowed
+            value did; ``path_parameter``: what followed a semicolon in a segment; ``query_parameter``,
+            ``fragment``, ``userinfo`` (before an ``@`` in the host) were dropped. Names of detectors
+            (``detectors.NAMES``) tell in addition what was seen in what became ``{id}``, and behind
+            ``search_`` what was removed from the term.
+    """
+
+    page: str
+    term: str | None
+    removed: tuple[str, ...]
 
 
 def host(url: str | None) -> str | None:
     """The host of a URL, lower-case, without port, user or ``www.``; None for an IP address or no host.
 
-    Labels below the domain that look like identifiers are dropped.
+    Labels below the domain that look like identifiers are dropped. None, too, for a domain that holds
+    personal data, and for what may be an e-mail address written as a link.
     """
     if not url:
         return None
-    text = _CONTROL.sub("", decode(url)).strip()
+    text = _CONTROL.sub("", unquoted(url)).strip()
     scheme = _SCHEME.match(text)
     if scheme and text.startswith("://", scheme.end(1)):
         text = text[scheme.end(1) + 3 :]
@@ -119,27 +135,56 @@ def host(url: str | None) -> str | None:
     match = _HOST.match(text)
     if not match:
         return None
-    name = match[1].lower().rstrip(".").removeprefix("www.")
-    if not _HOST_NAME.fullmatch(name):
+    name = match[1].rstrip(".")
+    user, at, _ = match[0].rpartition("@")
+    if at and ":" not in user:
+        return None
+    if not _HOST_NAME.fullmatch(name.lower()):
         return None  # an IP address, localhost, or no host at all
     labels = name.split(".")
+    if labels[0].lower() == "www":
+        labels.pop(0)
+    if any(privacy.redacted(_international(label))[1] for label in labels[-2:]):
+        return None
     kept = [label for label in labels[:-2] if segment(label) != ID]
-    return ".".join(kept + labels[-2:])
+    return ".".join(kept + labels[-2:]).lower()
+
+
+def segment(raw: str) -> str:
+    """One path segment or query value: itself in lower case if it reads like words, or ``{id}``."""
+    return _segment(raw)[0]
+
+
+def _international(label: str) -> str:
+    """What an ``xn--`` label of a host stands for."""
+    try:
+        return label.encode().decode("idna")
+    except UnicodeError:
+        return label
 
 
 @lru_cache(maxsize=200_000)
-def segment(raw: str) -> str:
-    """One path segment or query value: itself in lower case if it reads like words, or ``{id}``."""
+def _segment(raw: str) -> tuple[str, tuple[str, ...]]:
+    """The segment, and the detectors that fired on what became ``{id}``."""
     text = raw.lower()
-    if _PLAIN.fullmatch(text) and not _is_random(text):
-        return text
+    if _PLAIN.fullmatch(text) and not _CAPITALS.search(raw) and not is_random(text):
+        return text, ()
     if text == ID:
-        return ID
-    text = decode(raw)
+        return ID, ()
+    text = _words(raw)
+    if text != ID:
+        return text, ()
+    return ID, privacy.redacted(raw)[1]
+
+
+def _words(raw: str) -> str:
+    text = unquoted(raw)
     if _ESCAPE.search(text) or "\ufffd" in text:
         return ID
-    text = unicodedata.normalize("NFKC", _CONTROL.sub("", text)).strip().lower()
-    text = re.sub(r"\s+", "+", text.split(";", 1)[0])  # ;jsessionid=…
+    text = unicodedata.normalize("NFKC", _CONTROL.sub("", text)).strip().split(";", 1)[0]  # ;jsessionid=…
+    if is_jumbled(text) or hidden(text):
+        return ID
+    text = re.sub(r"\s+", "+", text.lower())
     if not text:
         return "" if not raw.strip() else ID
     if not _SEGMENT.fullmatch(text):
@@ -159,7 +204,7 @@ def _reads_like_words(text: str) -> bool:
     tokens = [token for token in _SPLIT.split(text) if token]
     if not tokens or len(text) > 100:
         return False
-    counted = 0
+    counted = known = 0
     worded = False
     before = ""
     for token in tokens:
@@ -167,15 +212,17 @@ def _reads_like_words(text: str) -> bool:
             return False
         digits = sum(c.isdigit() for c in token)
         if digits == 0:
-            if len(token) > 24 or _is_random(token):
+            if len(token) > 24 or is_random(token):
                 return False
             worded = worded or len(token) > 1
         elif digits == len(token):
             if before in _OWNER:
                 return False
-            if not _KNOWN_NUMBER.fullmatch(token):
-                if digits > 3:
-                    return False
+            if _KNOWN_NUMBER.fullmatch(token):
+                known += digits
+            elif digits > 3:
+                return False
+            else:
                 counted += digits
         else:
             if (
@@ -187,46 +234,78 @@ def _reads_like_words(text: str) -> bool:
             worded = True
             counted += digits
         before = token
-    return (worded and counted <= 4) or (len(tokens) == 1 and tokens[0].isalpha())
+    return (worded and counted <= 4 and known <= _YEARS_AT_MOST) or (len(tokens) == 1 and tokens[0].isalpha())
 
 
-def _is_random(text: str) -> bool:
-    """Letters that are no word: hexadecimal, or hardly a vowel among many."""
-    for token in _SPLIT.split(text):
-        if len(token) < 8 or not token.isascii():
-            continue
-        if _HEX_WORD.fullmatch(token) or len(_VOWEL.findall(token)) < 0.15 * len(token):
-            return True
-    return False
+def _path(raw: str, removed: list[str]) -> str:
+    spans = hidden(raw) if "/" in raw and _CAPITALS.search(raw) else []
+    kept = []
+    at = 0
+    for part in raw.split("/"):
+        text, names = _segment(part) if part else ("", ())
+        if text and text != ID and any(s.start < at + len(part) and s.end > at for s in spans):
+            text = ID  # base64 with a slash in it
+            names = next(s.names for s in spans if s.start < at + len(part) and s.end > at)
+        if text == ID and part.lower() != ID:
+            removed += "path_id", *names
+        elif ";" in part:
+            removed.append("path_parameter")
+        if text:
+            kept.append(text)
+        at += len(part) + 1
+    if kept and _INDEX.fullmatch(kept[-1]):
+        kept.pop()
+    return "/" + "/".join(kept)
 
 
-def _path(raw: str) -> str:
-    parts = [segment(part) for part in raw.split("/") if part]
-    parts = [part for part in parts if part]
-    if parts and _INDEX.fullmatch(parts[-1]):
-        parts.pop()
-    return "/" + "/".join(parts)
+def _means_plus(value: str) -> bool:
+    """Base64 and addresses have plus signs that are no spaces, and must stay whole until they are seen."""
+    return bool(_PLUS_ADDRESS.search(value) or hidden(value))
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
+    """Names in lower case and values, of which all but the plus signs of spaces is still encoded."""
     pairs = []
     for part in re.split(r"[&;]", query):
-        name, equals, value = part.partition("=")
-        if equals and value:
-            pairs.append((decode(name).strip().lower(), value.replace("+", " ")))
+        name, _, value = part.partition("=")
+        if part:
+            if "+" in value and not _means_plus(unquoted(value)):
+                value = value.replace("+", " ")
+            pairs.append((unquoted(name).strip().lower(), value))
     return pairs
+
+
+def templated(
+    url: str, allow_query: Collection[str] = (), search_query: Collection[str] = ()
+) -> Template | None:
+    """Page template and search term of a URL, or None if it is not the URL of a page.
+
+    Args:
+        url: absolute (http, https), host-relative (``//host/path``), or a path (``/path``).
+        allow_query: parameters that stay, as ``?name=value`` sorted by name, values treated like segments.
+        search_query: parameters that hold a search term.
+    """
+    found = _template(url, allow_query, search_query)
+    if found is None:
+        return None
+    page, term, removed = found
+    if term:
+        term, names = privacy.redacted(term)
+        removed += (f"search_{name}" for name in names)
+    return Template(page, term or None, tuple(removed))
 
 
 def template(
     url: str, allow_query: Collection[str] = (), search_query: Collection[str] = ()
 ) -> tuple[str, str | None] | None:
-    """Page template and raw search term of a URL, or None if it is not the URL of a page.
+    """Page and term as ``templated`` gives them, but the term is returned as it is: redact it."""
+    found = _template(url, allow_query, search_query)
+    return found[:2] if found else None
 
-    Args:
-        url: absolute (http, https), host-relative (``//host/path``), or a path (``/path``).
-        allow_query: parameters that stay, as ``?name=value`` sorted by name, values treated like segments.
-        search_query: parameters that hold a search term. The term is returned as it is: redact it.
-    """
+
+def _template(
+    url: str, allow_query: Collection[str], search_query: Collection[str]
+) -> tuple[str, str | None, list[str]] | None:
     text = _CONTROL.sub("", url).strip()
     scheme = _SCHEME.match(text)
     if scheme and text.startswith("://", scheme.end(1)):
@@ -242,30 +321,44 @@ def template(
         name = re.split(r"[/?#:]", rest, maxsplit=1)[0].lower()
         if not _HOST_NAME.fullmatch(name):  # without a scheme only what is plainly a host
             return None
+    removed: list[str] = []
     if rest or not text.startswith(("/", "?", "#")) or text.startswith("//"):
         match = _HOST.match(rest)
         if not match or not (match[1].startswith("[") or _valid_host(match[1])):
             return None
+        if "@" in match[0]:
+            removed.append("userinfo")
         text = rest[match.end() :]
     text, _, fragment = text.partition("#")
     route, _, query = text.partition("?")
     if fragment.startswith(("/", "!/")):  # a single-page application's own path
         fragment, _, more = fragment.lstrip("!").partition("?")
         route, query = f"{route.rstrip('/')}/{fragment}", f"{query}&{more}"
-    page = _path(route)
+    elif fragment:
+        removed.append("fragment")
+    page = _path(route, removed)
+    if not query:
+        return page, None, removed
+    searched = {name.lower() for name in search_query}
+    allowed = {name.lower() for name in allow_query}
     term = None
-    if query and (allow_query or search_query):
-        pairs = _pairs(query)
-        searched = [name.lower() for name in search_query]
-        term = next((decode(value) for name, value in pairs if name in searched), None)
-        allowed = {name.lower() for name in allow_query}
-        kept = sorted({f"{name}={segment(value)}" for name, value in pairs if name in allowed})
-        page += "?" + "&".join(kept) if kept else ""
-    return page, term
+    kept = set()
+    for name, value in _pairs(query):
+        if name in searched and value and term is None:
+            term = unquoted(value)
+        if name in allowed and value:
+            text, names = _segment(value)
+            kept.add(f"{name}={text}")
+            if text == ID != value.lower():
+                removed += "query_id", *names
+        elif name not in searched:
+            removed.append("query_parameter")
+    page += "?" + "&".join(sorted(kept)) if kept else ""
+    return page, term, removed
 
 
 def _valid_host(name: str) -> bool:
-    name = decode(name).lower().rstrip(".")
+    name = unquoted(name).lower().rstrip(".")
     return bool(
         _HOST_NAME.fullmatch(name)
         or _LOCAL_NAME.fullmatch(name)
