@@ -6,8 +6,6 @@ position is its running number in the file. ``totals`` is not read: it knows how
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ibis
 import ibis.expr.types as ir
 
@@ -32,7 +30,8 @@ _TYPES = {"PAGE": "page_view", "APPVIEW": "screen_view", "SCREENVIEW": "screen_v
 
 def read(engine: Engine, _source: SourceConfig, path: str) -> Rows:
     """Stage one file of the GA360 export. See ``base.Reader``."""
-    table = engine.read(Path(path)).table
+    rows = engine.read(path)
+    table = rows.table
     need(path, table, _NEEDED)
     hits = table["hits"]
     if not isinstance(hits, ir.ArrayValue) or not isinstance(hits[0], ir.StructValue):
@@ -85,7 +84,8 @@ def read(engine: Engine, _source: SourceConfig, path: str) -> Rows:
                 value=number(flat["h_revenue"]) / 1_000_000,
                 session_key=key,
             )
-        )
+        ),
+        rows.refused,
     )
 
 

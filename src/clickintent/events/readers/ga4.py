@@ -6,8 +6,6 @@ are optional. Outcomes such as ``user_ltv`` are not read.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ibis
 import ibis.expr.types as ir
 
@@ -32,7 +30,7 @@ _KEYS = (
 
 def read(engine: Engine, _source: SourceConfig, path: str) -> Rows:
     """Stage one file of the GA4 export. See ``base.Reader``."""
-    rows = engine.read(Path(path))
+    rows = engine.read(path)
     table = rows.table
     need(path, table, _NEEDED)
     params = table["event_params"]
@@ -76,9 +74,10 @@ def read(engine: Engine, _source: SourceConfig, path: str) -> Rows:
                 country=dig(table, "geo.country"),
                 value=number(table["_p_value"]).coalesce(dig(table, "ecommerce.purchase_revenue", "float64")),
                 session_key=table["_p_ga_session_id"],
+                consent=dig(table, "privacy_info.analytics_storage"),
             )
         ),
-        rows.malformed,
+        rows.refused,
     )
 
 
