@@ -24,7 +24,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         )
     )
     assert config.workspace == tmp_path / "out"
-    assert config.sources[0].path == tmp_path / "raw" / "*.csv"
+    assert config.sources[0].path == str(tmp_path / "raw" / "*.csv")
     assert config.sources[0].columns["path"] == "x"  # a column called path is not a path
     assert config.encoder.text == "hashed"
     assert config.conversion is not None
@@ -43,7 +43,7 @@ def test_environment_variables_are_filled(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RAW_FOLDER", "/data")
     config = load_config(path)
     assert config.workspace == tmp_path / "runs" / "x"
-    assert config.sources[0].path == Path("/data/a.parquet")
+    assert config.sources[0].path == "/data/a.parquet"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,6 @@ def test_environment_variables_are_filled(tmp_path: Path, monkeypatch: pytest.Mo
         ('workspace = "x"\n[encoder]\nwidht = 3', r"encoder\.widht: unknown key"),
         ('workspace = "x"\n[encoder]\nwidth = 30', r"multiple of heads"),
         ('workspace = "x"\n[sessions]\ninactivity_minutes = -1', r"sessions\.inactivity_minutes.*-1"),
-        ('workspace = "x"\n[[sources]]\nreader = "ga5"\npath = "x"', r"sources\[0\]\.reader"),
         ('workspace = "x"\n[conversion]\nkind = "in_session"', "exactly one of page and event_type"),
         ('workspace = "x"\n[llm]\nbackend = "openai"', r"llm.model"),
     ],

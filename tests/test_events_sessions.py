@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import factories
 from clickintent import schema
-from clickintent.config import Config, SessionsConfig, SourceConfig
+from clickintent.config import Config, PrivacyConfig, SessionsConfig, SourceConfig
 from clickintent.events import events_before, first_events, ingest
 from factories import MINUTE, START
 
@@ -41,7 +41,8 @@ def sessions_of(folder: Path, rows: list[dict[str, Any]], **config: Any) -> list
         constants={"event_type": "page_view"},
         ts_unit="us",
     )
-    made = Config(workspace=folder, sources=(source,), sessions=SessionsConfig(**config))
+    privacy = PrivacyConfig(ids="plain", min_people=1)
+    made = Config(workspace=folder, sources=(source,), sessions=SessionsConfig(**config), privacy=privacy)
     ingest(made, folder / "out")
     return list(pq.read_table(folder / "out" / "sessions").to_pylist())
 

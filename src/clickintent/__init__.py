@@ -23,12 +23,14 @@ from clickintent.errors import (
     MissingDependencyError,
     WorkspaceError,
 )
+from clickintent.events import identities, inspect, link_as_of
 from clickintent.pipeline import (
     demo,
     distill,
     draft_taxonomy,
     embed,
     evaluate,
+    forget,
     ingest,
     label,
     metrics,
@@ -62,8 +64,12 @@ __all__ = [
     "draft_taxonomy",
     "embed",
     "evaluate",
+    "forget",
+    "identities",
     "ingest",
+    "inspect",
     "label",
+    "link_as_of",
     "load_config",
     "metrics",
     "plan",

@@ -7,8 +7,9 @@ Exit status: 0 done; 1 the work failed, with one line that says why; 2 wrong arg
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from rich import box
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.prompt import Prompt
 from rich.table import Table
 
-from clickintent import pipeline
+from clickintent import events, pipeline
 from clickintent._version import __version__
 from clickintent.config import Config, load_config
 from clickintent.errors import ClickintentError, ConfigError, WorkspaceError
@@ -35,6 +36,8 @@ taxonomy_app = App(name="taxonomy", help="Draft, look through, compare and appro
 app.command(taxonomy_app)
 
 File = Annotated[Path, Parameter(help="The configuration, a clickintent.toml.")]
+_SHOWN_EVENTS = 12  # of a session, by inspect
+
 Force = Annotated[bool, Parameter(negative="", help="Do it again, even if nothing has changed.")]
 
 
@@ -72,6 +75,72 @@ def simulate(file: File, *, force: Force = False) -> None:
 def ingest(file: File, *, force: Force = False) -> None:
     """Read the raw exports into private, checked events and sessions."""
     pipeline.ingest(load_config(file), force=force)
+
+
+@app.command
+def inspect(
+    path: Annotated[str, Parameter(help="A raw export: a file, a folder, a glob or a URL.")],
+    *,
+    reader: Annotated[str | None, Parameter(help="Its format, if it shall not be recognised.")] = None,
+    sessions: Annotated[int, Parameter(help="How many sessions to show.")] = 3,
+) -> None:
+    """Recognise a raw export and show how its first sessions would come out. Keeps nothing."""
+    found = events.inspect(path, reader=reader)
+    out = Console()
+    out.print(f"[bold]{escape(path)}[/]: reader [bold]{found.source.reader}[/]", soft_wrap=True)
+    of_events = found.metrics["events"]
+    out.print(
+        f"{'first rows: ' if found.is_sample else ''}{of_events['read']:,} read = {of_events['events']:,} events + "
+        f"{of_events['duplicates']:,} duplicates + {of_events['quarantined']:,} quarantined",
+        soft_wrap=True,
+    )
+    for reason, n in of_events["quarantine_reasons"].items():
+        out.print(f"  quarantined {n:,} × {escape(reason)}", soft_wrap=True)
+    for column, removed in found.metrics["privacy"]["removed"].items():
+        listed = ", ".join(f"{n:,} × {name}" for name, n in removed.items())
+        out.print(f"  removed from {column}: {listed}", soft_wrap=True)
+    for session in found.shown(sessions):
+        out.print(_timeline(session))
+    out.print("\nTo read such files, write into clickintent.toml:\n", highlight=False)
+    sys.stdout.write(f"{found.toml()}\n")
+
+
+def _timeline(session: dict[str, Any]) -> Table:
+    start = datetime.fromtimestamp(session["start"] / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    robot = f", robot: {session['bot_reason']}" if session["is_bot"] else ""
+    title = f"visitor {session['visitor_id']}, {start}, {session['n_events']} events{robot}"
+    table = Table("after", "event", "page", "title", "text", title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for event in session["events"][:_SHOWN_EVENTS]:
+        gap = "" if event["gap_s"] is None else f"{event['gap_s']:.0f} s"
+        words = (escape(event[name] or "") for name in ("event_type", "page", "title", "text"))
+        table.add_row(gap, *words)
+    if session["n_events"] > _SHOWN_EVENTS:
+        table.add_row("", f"… {session['n_events'] - _SHOWN_EVENTS} more")
+    return table
+
+
+@app.command
+def forget(
+    file: File,
+    *,
+    visitor: Annotated[str | None, Parameter(help="A visitor id, raw or as in the tables.")] = None,
+    account: Annotated[str | None, Parameter(help="An account id, raw or as in the tables.")] = None,
+) -> None:
+    """Remove a person from every table of the workspace, and keep them out."""
+    if (visitor is None) == (account is None):
+        raise ConfigError("give exactly one of --visitor and --account.")
+    done = pipeline.forget(load_config(file), visitor=visitor, account=account)
+    for name, n in done.rows.items():
+        sys.stdout.write(f"{name}: {n:,} rows removed\n")
+    if not done.rows.get("events"):
+        sys.stdout.write("No event of that id was there. It will be refused from now on.\n")
+    for name in done.deleted:
+        sys.stdout.write(f"{name}: deleted; it is made again when its stage is run\n")
+    if done.learned:
+        sys.stdout.write(
+            f"{', '.join(done.learned)}: learned from all sessions together and not changed; to be learned "
+            "without this person, run pretrain, taxonomy draft, label and distill with --force\n"
+        )
 
 
 @app.command

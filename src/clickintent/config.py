@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from clickintent.errors import ConfigError
 
@@ -25,8 +25,8 @@ class _Frozen(BaseModel):
 class SourceConfig(_Frozen):
     """One raw export: which reader, which files, what its columns are called."""
 
-    reader: Literal["table", "ga4", "ga360"]
-    path: Path  # a file, or a glob
+    reader: str  # table, ga4, ga360, snowplow, segment, adobe, access_log, or one that a package adds
+    path: Annotated[str, BeforeValidator(str)]  # a file, a folder, a glob, or a URL such as s3://bucket/day=*/
     channel: Literal["web", "app"] = "web"
     name: str = ""  # how the source is called in the tables; the reader's name if empty
     #: Reader ``table``: canonical event column → column in the file. ``visitor_id``, ``ts`` and one of
@@ -36,6 +36,17 @@ class SourceConfig(_Frozen):
     constants: dict[str, str] = {}
     #: Reader ``table``: how ``ts`` is written.
     ts_unit: Literal["auto", "s", "ms", "us"] = "auto"
+    #: Event types, as the source writes them, that are no events here, e.g. ``page_ping``.
+    skip_events: tuple[str, ...] = ()
+    #: Reader ``segment``: the consent category that counts; none means that all of them must be given.
+    consent_category: str = ""
+    #: Reader ``adobe``: a folder or archive with ``column_headers.tsv``; none means beside the data file.
+    lookups: str = ""
+    #: Reader ``adobe``: canonical event column → column of the feed, for what this implementation keeps in
+    #: variables of its own, e.g. ``account_id = "post_evar7"``.
+    fields: dict[str, str] = {}
+    #: Reader ``adobe``: number in ``event_list`` → event type, e.g. ``200 = "application_complete"``.
+    event_ids: dict[str, str] = {}
 
     @property
     def label(self) -> str:
@@ -43,7 +54,20 @@ class SourceConfig(_Frozen):
 
 
 class PrivacyConfig(_Frozen):
-    """What may be kept of URLs. Everything not named here is dropped."""
+    """What may be kept of people and URLs. Everything not named here is dropped."""
+
+    #: ``hmac``: visitor and account ids become keyed hashes (HMAC-SHA256, 64 bits). ``plain``: they stay.
+    ids: Literal["hmac", "plain"] = "hmac"
+    key_env: str = "CLICKINTENT_KEY"  # the environment variable that holds the key, never the key
+    #: A page that fewer visitors have seen is generalised to its parent, and a title, text, campaign or
+    #: referrer of fewer is dropped. 1 keeps all.
+    min_people: Annotated[int, Field(ge=1)] = 5
+    #: Page templates that stay as they are written here, e.g. ``/products/{product}/reviews``.
+    templates: tuple[str, ...] = ()
+    #: What a consent column says of people who agreed; rows that say anything else are refused.
+    consent: tuple[str, ...] = ("true", "yes", "1", "y", "t", "granted")
+    #: Refuse rows that say nothing about consent, too.
+    require_consent: bool = False
 
     #: Query parameters whose value may stay, as part of the page (``/search?type={value}``).
     allow_query: tuple[str, ...] = ()
@@ -199,6 +223,12 @@ class Config(_Frozen):
 
     workspace: Path
     seed: int = 7
+    #: What reads and sessionises: ``duckdb`` in this process, or ``spark``.
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    #: A Spark master (``local[4]``, ``yarn``, ``spark://host:7077``) or a Connect address (``sc://host``).
+    spark: str = "local[*]"
+    #: Of DuckDB; what does not fit goes to a temporary folder in the workspace.
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")] = "1500MB"
     sources: tuple[SourceConfig, ...] = ()
     privacy: PrivacyConfig = PrivacyConfig()
     sessions: SessionsConfig = SessionsConfig()
@@ -217,7 +247,8 @@ class Config(_Frozen):
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _PATHS = re.compile(
-    r"workspace|(sources\[\d+\]|conversion|tiles)\.path|evaluate\.truth|simbank\.out|encoder\.text"
+    r"workspace|(sources\[\d+\]|conversion|tiles)\.path|sources\[\d+\]\.lookups|evaluate\.truth|simbank\.out|"
+    r"encoder\.text"
 )
 
 
@@ -240,6 +271,8 @@ def _fill(value: Any, where: str, base: Path) -> Any:
         return found
 
     value = _VARIABLE.sub(variable, value)
+    if "://" in value:
+        return value
     if _PATHS.fullmatch(where) and not (where == "encoder.text" and value in ("none", "hashed")):
         return str((base / value).resolve())
     return value

@@ -100,6 +100,38 @@ QUARANTINE = pa.schema(
     ]
 )
 
+#: Which account was seen in which session, and since when. Together with the sessions it says whose a session
+#: was as of any time: ``clickintent.link_as_of``.
+LINKS = pa.schema(
+    [
+        _required("session_id", pa.string()),
+        _required("visitor_id", pa.string()),
+        _required("account_id", pa.string()),
+        _required("known_at", pa.int64()),  # µs since 1970 UTC: the account's first event in the session
+    ]
+)
+
+#: Cookies and devices with their accounts: one row per visitor and account that were seen together.
+IDENTITIES = pa.schema(
+    [
+        _required("visitor_id", pa.string()),
+        _required("account_id", pa.string()),
+        _required("known_at", pa.int64()),
+        _required("last_at", pa.int64()),  # the latest ``known_at`` of their sessions
+        _required("component", pa.string()),  # visitors and accounts that hang together, by any path
+        _required("is_shared", pa.bool_()),  # the visitor has several accounts: a shared device
+    ]
+)
+
+#: What became of the rows of every file: read = events + duplicates + quarantined.
+FILES = pa.schema(
+    [
+        _required("source", pa.string()),
+        _required("file", pa.string()),
+        *(_required(name, pa.int64()) for name in ("read", "events", "duplicates", "quarantined")),
+    ]
+)
+
 LABELS = pa.schema(
     [
         _required("session_id", pa.string()),

@@ -30,6 +30,7 @@ Metrics = dict[str, Any]
 
 _STAGES = ".stages"
 _TEMPORARY = ".tmp"
+_JOURNAL = ".commit.json"
 
 
 @contextmanager
@@ -67,6 +68,41 @@ def write_text(text: str, path: Path) -> None:
 def write_json(value: Any, path: Path) -> None:
     """Write one JSON file atomically."""
     write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", path)
+
+
+def commit(folder: Path, made: Path, names: Sequence[str]) -> None:
+    """Put ``names`` from the folder ``made`` in place of those in ``folder``: all of them, or none.
+
+    What is to be renamed is written down first. A process that is killed half-way leaves the list behind, and
+    ``recover`` finishes the work.
+    """
+    for path in sorted(made.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    write_json({"made": made.name, "names": list(names)}, folder / _JOURNAL)
+    with (folder / _JOURNAL).open("rb") as file:
+        os.fsync(file.fileno())
+    recover(folder)
+
+
+def recover(folder: Path) -> None:
+    """Finish a commit that was begun. Harmless when there is none."""
+    journal = folder / _JOURNAL
+    if not journal.exists():
+        return
+    plan = json.loads(journal.read_text(encoding="utf-8"))
+    made = folder / plan["made"]
+    for name in plan["names"]:
+        if (made / name).exists():
+            # whatever the old one holds, the new one is complete
+            if (folder / name).is_dir():
+                old = made / f"old-{name}"
+                shutil.rmtree(old, ignore_errors=True)
+                (folder / name).rename(old)
+            (made / name).rename(folder / name)
+    journal.unlink()
+    shutil.rmtree(made, ignore_errors=True)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -140,6 +176,13 @@ class Workspace:
         say(f"[green]✓[/] {name} [dim]{seconds:.1f} s[/]")
         return metrics
 
+    def update_metrics(self, name: str, metrics: Metrics) -> None:
+        """Replace the metrics of a stage that was done, after its tables were changed in place."""
+        record = dict(self._read_record(name))
+        if record:
+            write_json({**record, "metrics": metrics}, self._record_path(name))
+            self._write_metrics()
+
     def record(self, name: str) -> str:
         """Changes whenever stage ``name`` was done anew; empty if it never was."""
         return str(self._read_record(name).get("run", ""))
@@ -181,6 +224,7 @@ def open_workspace(root: Path) -> Iterator[Workspace]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise WorkspaceError(f"{root} is in use by another clickintent process.") from error
+        recover(root)
         for leftover in root.glob(f"**/{_TEMPORARY}-*"):  # of a process that was killed
             _remove(leftover)
         yield Workspace(root)

@@ -1,4 +1,4 @@
-"""A small behavioural rule for robots: flagged with a reason, never deleted.
+"""Robots, told by what they say of themselves and by how they behave: flagged with a reason, never deleted.
 
 Whoever trains on people filters ``is_bot``; whoever counts traffic does not. The rule looks at one session
 alone, so it can be asked again of a session that was cut short.
@@ -15,17 +15,25 @@ FAST_S = 1.0  # mean gap; not the median, because one page view may send several
 REGULAR = 0.1  # standard deviation of the gaps over their mean; people vary by 1 and more
 BROAD_PAGES = 40
 BROAD_SHARE = 0.9  # different pages over events: a crawl hardly repeats
+MIN_WITHOUT_ASSETS = 3  # pages without one style sheet, script or picture: no browser
 
-REASONS = ("volume", "rate", "regularity", "breadth")
+REASONS = ("declared", "no assets", "volume", "rate", "regularity", "breadth")
 
 
 def evidence(events: ir.Table) -> dict[str, ir.Value]:
-    """Aggregations over the events of a session (columns ``page``, ``gap_s``) that ``reason`` needs."""
+    """Aggregations over the events of a session that ``reason`` needs.
+
+    Args:
+        events: ``page``, ``gap_s``, ``declared`` (the user agent says so) and ``assets`` (requests for assets
+            by the visitor, null where the source cannot know).
+    """
     return {
         "bot_n": events.count(),
         "bot_pages": events["page"].nunique(),
         "bot_mean": events["gap_s"].mean(),
         "bot_std": events["gap_s"].std(how="pop"),
+        "bot_declared": events["declared"].any(),
+        "bot_assets": events["assets"].max(),
     }
 
 
@@ -34,6 +42,8 @@ def reason(sessions: ir.Table) -> ir.StringValue:
     n, pages, mean = sessions["bot_n"], sessions["bot_pages"], sessions["bot_mean"]
     paced = n >= MIN_EVENTS
     return ibis.cases(
+        (sessions["bot_declared"], "declared"),
+        ((n >= MIN_WITHOUT_ASSETS) & (sessions["bot_assets"] == 0), "no assets"),
         (n > MAX_EVENTS, "volume"),
         (paced & (mean < FAST_S), "rate"),
         (paced & (sessions["bot_std"] < REGULAR * mean), "regularity"),

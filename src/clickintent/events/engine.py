@@ -1,16 +1,13 @@
 """The engine: the one place that knows DuckDB. All the rest of the room is Ibis expressions.
 
-Files are read here too, because every engine reads files in its own way.
+How it reads raw files is in ``reading``.
 """
 
 from __future__ import annotations
 
-import csv
-import glob
-import gzip
 import itertools
-import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,34 +20,22 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clickintent.errors import DataError, MissingColumnsError
+from clickintent.errors import DataError
+from clickintent.events import reading, remote, rowgroups
+from clickintent.events.decode import Published
+from clickintent.events.files import file_format as file_format
+from clickintent.events.files import files as files
+from clickintent.events.reading import ADVICE, first_line, quoted
+from clickintent.events.reading import POSITION as POSITION
+from clickintent.events.reading import Refused as Refused
+from clickintent.events.reading import Rows as Rows
 
-#: Name of the row number that the readers of this module add, from 0.
-POSITION = "_position"
-
-_FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".json": "ndjson",
-}
+_WRITE_ROWS = 20_000  # of a row group
 
 
 @ibis.udf.scalar.builtin  # type: ignore[untyped-decorator]
 def epoch_us(ts: dt.Timestamp(timezone="UTC")) -> dt.int64:  # type: ignore[valid-type]
     """Microseconds since 1970 of a timestamp, as an exact integer."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What a file holds: its readable rows, with ``POSITION``, and the row numbers of those that are not."""
-
-    table: ir.Table
-    malformed: tuple[int, ...] = ()
 
 
 @dataclass
@@ -59,7 +44,10 @@ class Engine:
 
     con: Any
     scratch: Path
+    salvages: bool = field(default=False, init=False)  # see ``salvaging``
     _number: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    _copies: dict[str, Path] = field(default_factory=dict, repr=False)  # of remote files
+    _temporary: list[str] = field(default_factory=list, repr=False)
 
     def name(self, prefix: str) -> str:
         """A table name that was not used yet."""
@@ -67,7 +55,9 @@ class Engine:
 
     def temporary(self, rows: ir.Table | pa.Table, prefix: str = "t") -> ir.Table:
         """Compute ``rows`` once and keep them for the life of the engine, or until ``drop``."""
-        return self.con.create_table(self.name(prefix), rows, temp=True)
+        name = self.name(prefix)
+        self._temporary.append(name)
+        return self.con.create_table(name, rows, temp=True)
 
     def drop(self, *tables: ir.Table) -> None:
         """Forget temporary tables."""
@@ -75,7 +65,7 @@ class Engine:
             self.con.drop_table(table.get_name(), force=True)
 
     def forget_raw(self) -> None:
-        """Free what reading a raw file left behind; staged tables stay."""
+        """Free what reading a raw file left behind, copies of remote files too; staged tables stay."""
         raw = self.con.con
         kinds = raw.execute(
             "SELECT 'VIEW', view_name FROM duckdb_views() WHERE temporary AND starts_with(view_name, 'raw_') "
@@ -84,11 +74,33 @@ class Engine:
         ).fetchall()
         for kind, name in kinds:
             raw.execute(f"DROP {kind} {name}")
+        self._copies.clear()
+        shutil.rmtree(self.scratch / "raw", ignore_errors=True)
 
-    def spill(self, rows: ir.Table, name: str) -> ir.Table:
-        """Compute ``rows`` into a Parquet file of the scratch folder, and return it as a table."""
-        path = self.scratch / f"{name}.parquet"
-        self.con.to_parquet(rows, path, compression="snappy")
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Temporary tables made inside are dropped at the end."""
+        before = len(self._temporary)
+        try:
+            yield
+        finally:
+            for name in self._temporary[before:]:
+                self.con.drop_table(name, force=True)
+            del self._temporary[before:]
+
+    def ranges(self, events: int, at_once: int) -> int:
+        """Into how many ranges of visitors so many events must be cut."""
+        return max(1, -(-events // at_once))
+
+    def small(self, rows: pa.Table, name: str) -> ir.Table:
+        """A table that fits into memory, to join with."""
+        return self.temporary(rows, name)
+
+    def keep(self, rows: ir.Table, folder: Path, name: str) -> ir.Table:
+        """Compute ``rows`` into a Parquet file of ``folder``, and return it as a table."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.parquet"
+        self.con.to_parquet(rows, path, compression="zstd")
         return self.parquet(path)
 
     def parquet(self, path: Path | str) -> ir.Table:
@@ -106,125 +118,137 @@ class Engine:
         fetch = getattr(result, "to_arrow_reader", None) or result.fetch_record_batch
         yield from fetch(size)
 
-    def write(self, rows: ir.Table, path: Path, schema: pa.Schema, row_group_size: int = 20_000) -> int:
-        """Stream ``rows`` into one Parquet file of exactly ``schema``; returns how many there were.
+    def write(
+        self,
+        rows: ir.Table,
+        folder: Path,
+        name: str,
+        schema: pa.Schema,
+        decode: Callable[[pa.Table, Published], pa.Table],
+        published: Published,
+    ) -> None:
+        """Stream ``rows``, decoded, into one Parquet file of exactly ``schema``.
 
         Bounded memory: one row group at a time.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        n = 0
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for batch in self.batches(rows.select(*schema.names), row_group_size):
-                table = pa.Table.from_batches([batch])
-                columns = [_as(table[f.name].combine_chunks(), f.type) for f in schema]
-                writer.write_table(pa.table(columns, schema=schema), row_group_size=row_group_size)
-                n += batch.num_rows
-        return n
+        folder.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd") as writer:
+            for batch in self.batches(rows, _WRITE_ROWS):
+                writer.write_table(
+                    decode(pa.Table.from_batches([batch]), published), row_group_size=_WRITE_ROWS
+                )
 
-    def read(self, path: Path, needed: dict[str, str] | None = None) -> Rows:
+    def read(self, path: str, needed: dict[str, str] | None = None) -> Rows:
         """Read one raw file of any known format; text formats give text columns.
 
+        What cannot be read of a damaged file is refused (see ``unpack`` for what a damaged packed file still
+        yields, and ``salvaging`` for Parquet); rows that are not UTF-8 are refused, too.
+
         Args:
-            path: Parquet, CSV (any common delimiter) or NDJSON, the latter two also gzipped.
+            path: Parquet, CSV (any common delimiter) or NDJSON, the latter two also packed (.gz, .zst).
             needed: column → what it is for. Text formats read only these columns.
 
         Raises:
             MissingColumnsError: if a needed column is not there.
-            DataError: if the file is not what its name says, or is damaged.
+            DataError: if the file is not what its name says, or is damaged beyond use.
         """
-        try:
-            rows: Rows = getattr(self, f"_{file_format(path)}")(path, needed)
-        except (duckdb.Error, UnicodeDecodeError, EOFError, OSError, csv.Error) as error:
-            raise DataError(f"{path}: cannot be read: {_first_line(error)}. {_ADVICE}") from error
-        return rows
+        how = {"parquet": rowgroups.parquet, "csv": reading.with_header, "ndjson": reading.ndjson}
+        with self.reading(path):
+            return how[file_format(path)](self, path, needed)
+
+    def read_delimited(
+        self, path: str, names: Sequence[str], *, delimiter: str = "\t", quote: str = "", pad: bool = False
+    ) -> Rows:
+        """Read delimited text without a header; all columns are text, null where empty.
+
+        Args:
+            quote: what may surround a field; nothing means that there is no quoting.
+            pad: fill rows of too few fields with nulls instead of refusing them.
+
+        Without quoting the table is a view: only columns that are used are cut out of the lines.
+
+        Raises:
+            DataError: if the file cannot be read.
+        """
+        with self.reading(path):
+            return reading.delimited(self, path, names, delimiter=delimiter, quote=quote, pad=pad)
+
+    def read_lines(self, path: str) -> Rows:
+        """Read text as one column, ``line``. Empty lines are no rows.
+
+        Raises:
+            DataError: if the file cannot be read.
+        """
+        with self.reading(path):
+            return reading.lines(self, path)
+
+    def read_objects(self, path: str) -> Rows:
+        """Read NDJSON as one column, ``json``: the objects; other lines are refused.
+
+        Raises:
+            DataError: if the file cannot be read.
+        """
+        with self.reading(path):
+            return reading.objects(self, path)
 
     @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """Errors of the engine while it reads ``path`` become a ``DataError`` that names the file."""
+    def reading(self, path: str) -> Iterator[None]:
+        """Errors while ``path`` is read become a ``DataError`` that names the file."""
         try:
             yield
-        except duckdb.Error as error:
-            raise DataError(f"{path}: cannot be read: {_first_line(error)}. {_ADVICE}") from error
+        except duckdb.OutOfMemoryException as error:
+            raise DataError(
+                f"{remote.shown(path)}: reading it takes more memory, or room for temporary files, than "
+                "there is. Raise 'memory_limit', free space in the workspace, or cut the file in two."
+            ) from error
+        except (duckdb.Error, UnicodeError, EOFError, OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{remote.shown(path)}: cannot be read: {first_line(error)}. {ADVICE}."
+            ) from error
 
-    def _parquet(self, path: Path, needed: dict[str, str] | None) -> Rows:
-        raw = self.con.con
-        name = self.name("raw")
-        with path.open("rb") as file:
-            if file.read(4) not in (b"PAR1", b"PARE"):
-                raise DataError(f"{path}: is not a Parquet file. {_ADVICE}")
-        # binary_as_string: old writers (Hive, Impala) leave strings unmarked
-        raw.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT * EXCLUDE (file_row_number), file_row_number AS {POSITION} "
-            f"FROM read_parquet({_quoted(path)}, file_row_number = true, binary_as_string = true)"
-        )
-        table = self.con.table(name)
-        _check(path, needed, [c for c in table.columns if c != POSITION])
-        return Rows(table)
+    def local(self, path: str) -> Path:
+        """A raw file on this machine: itself, or a copy of a remote one that stays until ``forget_raw``.
 
-    def _csv(self, path: Path, needed: dict[str, str] | None) -> Rows:
-        first = _header(path)
-        if not first.strip():
-            raise DataError(f"{path}: is empty, it has not even a header line.")
-        delimiter = max(",\t;|", key=first.count)
-        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
-        if len(set(header)) < len(header):
-            twice = sorted({name for name in header if header.count(name) > 1})
-            raise DataError(f"{path}: the header names {', '.join(map(repr, twice))} more than once.")
-        _check(path, needed, header)
-        columns = "{" + ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in header) + "}"
-        rejects, scans, name = self.name("rejects"), self.name("scans"), self.name("raw")
-        keep = ", ".join(_identifier(column) for column in (needed or header))
-        # strict, with nothing left to guess: a row that does not fit is refused, not repaired
-        self.con.con.execute(
-            f"CREATE TEMP TABLE {name} AS "
-            f"SELECT {keep}, row_number() OVER () - 1 AS {POSITION} FROM read_csv("
-            f"{_quoted(path)}, columns = {columns}, auto_detect = false, header = true, quote = '\"', "
-            f"escape = '\"', delim = {_quoted(delimiter)}, nullstr = '', strict_mode = true, "
-            f"store_rejects = true, rejects_table = '{rejects}', rejects_scan = '{scans}')"
-        )
-        lines = self.con.con.execute(f"SELECT DISTINCT line FROM {rejects} ORDER BY line").fetchall()
-        self.con.con.execute(f"DROP TABLE {rejects}; DROP TABLE {scans}")
-        malformed = tuple(int(line) - 2 for (line,) in lines)  # line 1 is the header
-        table = self.con.table(name)
-        if malformed:
-            # the number of a readable row counts the unreadable ones before it
-            shift = pa.table(
-                {
-                    "_from": pa.array([at - i for i, at in enumerate(malformed)], pa.int64()),
-                    "_shift": pa.array(range(1, len(malformed) + 1), pa.int64()),
-                }
-            )
-            steps = self.temporary(ibis.memtable(shift).group_by("_from").agg(_shift=ibis._["_shift"].max()))
-            table = table.asof_join(steps, table[POSITION] >= steps["_from"])
-            table = table.mutate(**{POSITION: table[POSITION] + table["_shift"].coalesce(0)})
-            table = table.drop("_from", "_shift")
-        return Rows(table, malformed)
+        Raises:
+            DataError: if a remote file cannot be read to its end.
+            MissingDependencyError: if the package for a remote place is not installed.
+        """
+        if not remote.is_remote(path):
+            return Path(remote.without_file_scheme(path))
+        if path not in self._copies:
+            self._copies[path] = remote.download(path, self.raw_folder(), next(self._number))
+        return self._copies[path]
 
-    def _ndjson(self, path: Path, needed: dict[str, str] | None) -> Rows:
-        raw = self.con.con
-        objects = f"read_ndjson_objects({_quoted(path)}, ignore_errors = true)"
-        keys = raw.execute(
-            f"SELECT DISTINCT unnest(json_keys(json)) FROM {objects} WHERE json_type(json) = 'OBJECT'"
-        ).fetchall()
-        found = sorted(key for (key,) in keys)
-        if not found:
-            raise DataError(f"{path}: holds no JSON object, one in a line is expected. {_ADVICE}")
-        _check(path, needed, found)
-        wanted = list(needed or found)
-        columns = ", ".join(f"json ->> {_quoted(_json_key(c))} AS {_identifier(c)}" for c in wanted)
-        name = self.name("raw")
-        raw.execute(
-            f"CREATE TEMP TABLE {name} AS SELECT {columns}, row_number() OVER () - 1 AS {POSITION}, "
-            f"json IS NULL OR json_type(json) <> 'OBJECT' AS _malformed FROM {objects}"
-        )
-        rows = raw.execute(f"SELECT {POSITION} FROM {name} WHERE _malformed ORDER BY 1").fetchall()
-        table = self.con.table(name)
-        return Rows(table.filter(~table["_malformed"]).drop("_malformed"), tuple(at for (at,) in rows))
+    def raw_folder(self) -> Path:
+        """A new folder for what reading a raw file needs; it is gone after ``forget_raw``."""
+        folder = self.scratch / "raw" / str(next(self._number))
+        folder.mkdir(parents=True)
+        return folder
 
+    @contextmanager
+    def salvaging(self) -> Iterator[None]:
+        """Inside, ``read`` takes from a Parquet file the row groups that can be read, and refuses the others.
 
-_ADVICE = (
-    "Check that the file is complete and of the format that its name says (.parquet, .csv, .tsv, .ndjson)"
-)
+        Text needs no such thing: it is loaded by ``read`` itself, which refuses what is damaged. A Parquet
+        file is only looked at when its rows are used, so that damage shows late, as ``duckdb.Error``; then
+        drop what came of it, and read again inside::
+
+            try:
+                use(reader(engine, source, path))
+            except duckdb.Error:
+                with engine.salvaging(), engine.reading(path):
+                    use(reader(engine, source, path))
+            finally:
+                engine.forget_raw()
+
+        DuckDB does not verify the checksums that pages of Parquet may have. Salvaging does, but costs a copy
+        of the file.
+        """
+        before, self.salvages = self.salvages, True
+        try:
+            yield
+        finally:
+            self.salvages = before
 
 
 @contextmanager
@@ -236,7 +260,7 @@ def open_engine(
     raw = con.con
     scratch.mkdir(parents=True, exist_ok=True)
     raw.execute(f"SET memory_limit = '{memory_limit}'")
-    raw.execute(f"SET temp_directory = {_quoted(scratch / 'spill')}")
+    raw.execute(f"SET temp_directory = {quoted(scratch / 'spill')}")
     raw.execute("SET TimeZone = 'UTC'")
     raw.execute("SET enable_progress_bar = false")
     if threads:
@@ -245,88 +269,3 @@ def open_engine(
         yield Engine(con, scratch)
     finally:
         con.disconnect()
-
-
-def files(path: Path) -> list[Path]:
-    """The files that a path or glob means, sorted by name.
-
-    Raises:
-        DataError: if there is none.
-    """
-    text = str(path)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p) in _FORMATS)
-        if not found:
-            raise DataError(f"{path}: the folder holds no Parquet, CSV or NDJSON file.")
-        return found
-    if glob.has_magic(text):
-        found = sorted(Path(p) for p in glob.glob(text, recursive=True) if os.path.isfile(p))  # noqa: PTH113, PTH207
-        if not found:
-            raise DataError(f"{path}: no file matches. Correct 'path' under [[sources]].")
-        return found
-    raise DataError(f"{path}: no such file. Correct 'path' under [[sources]].")
-
-
-def file_format(path: Path) -> str:
-    """``parquet``, ``csv`` or ``ndjson``, by the name of the file.
-
-    Raises:
-        DataError: if the name says nothing known.
-    """
-    try:
-        return _FORMATS[_suffix(path)]
-    except KeyError:
-        raise DataError(
-            f"{path}: unknown kind of file. Name it .parquet, .csv, .tsv or .ndjson (the text ones also .gz)."
-        ) from None
-
-
-def _suffix(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
-
-
-def _check(path: Path, needed: dict[str, str] | None, found: list[str]) -> None:
-    missing = [column for column in needed or () if column not in found]
-    if missing:
-        raise MissingColumnsError(str(path), missing, found)
-
-
-def _header(path: Path) -> str:
-    """The first line of a text file, gzipped or not."""
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rb") as file:
-        line: bytes = file.readline()
-    return line.decode("utf-8-sig")
-
-
-def _quoted(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _json_key(name: str) -> str:
-    return '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _first_line(error: BaseException) -> str:
-    # the first line alone: what follows may quote the file's content
-    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-
-
-def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Cast, also where the names or nullability of nested fields differ."""
-    if column.type == kind:
-        return column
-    if pa.types.is_list(kind):
-        if column.null_count or column.offset:
-            column = pa.concat_arrays([column])
-        return pa.ListArray.from_arrays(column.offsets, _as(column.values, kind.value_type), type=kind)
-    if pa.types.is_struct(kind):
-        fields = [_as(column.field(f.name), f.type) for f in kind]
-        return pa.StructArray.from_arrays(fields, fields=list(kind))
-    return column.cast(kind)

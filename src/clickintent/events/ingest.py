@@ -1,7 +1,13 @@
-"""Raw exports in; events, quarantine, pages and sessions out."""
+"""Raw exports in; events, quarantine, pages, sessions, links and identities out; more at every call.
+
+A file that was read is not read again. Its events stay, coded, in the workspace, and every call makes all
+tables anew from the events of all files, in ranges of visitors: so what comes out is the same, whether the
+files came one a day or all at once, however late an event arrives, and memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,63 +18,147 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clickintent import schema
+from clickintent._version import __version__
 from clickintent.config import Config, SourceConfig
 from clickintent.errors import ConfigError, DataError, EmptyInputError
-from clickintent.events import canonical, readers
+from clickintent.events import coding, files, publish, readers, remote, staging, store, summary
 from clickintent.events import engine as engines
+from clickintent.events.build import build
+from clickintent.events.clean import Cleaner
+from clickintent.events.decode import Published
 from clickintent.events.engine import Engine
-from clickintent.events.sessionize import sessionize
+from clickintent.events.staging import RawFile
+from clickintent.events.store import Manifest, ReadFile
 from clickintent.progress import progress, say
-from clickintent.workspace import atomically
+from clickintent.workspace import commit, fingerprint, recover, write_json
 
-OUTPUTS = ("events", "quarantine", "pages.parquet", "sessions")
-
-_BUCKET_EVENTS = 4_000_000  # sessions of so many events are cut at once; more go by hash of visitor
-_COUNTS = ("read", "events", "duplicates", "quarantined")
+OUTPUTS = (
+    *("events", "quarantine", "pages.parquet", "sessions", "links", "identities.parquet"),
+    *("files.parquet", "privacy.json", store.FOLDER),
+)
+MADE = ".made-ingest"  # where everything is made before it takes its place
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What an ingest did: ``metrics`` has the sections ``events`` and ``sessions``."""
+    """What an ingest did: ``metrics`` has the sections ``events``, ``sessions``, ``identity``, ``privacy``."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def ingest(config: Config, out: Path) -> IngestResult:
-    """Read all sources; write ``events/``, ``quarantine/``, ``pages.parquet`` and ``sessions/`` into ``out``.
+def ingest(config: Config, out: Path, *, force: bool = False) -> IngestResult:
+    """Read what is new in all sources, and write the tables of all that was ever read into ``out``.
 
-    Sessions are sorted by ``(start, session_id)`` and events by ``(ts, event_id)``. Equal input gives equal
-    output. Memory is bounded: what does not fit goes to a temporary folder in ``out``, which is removed.
+    ``events/``, ``sessions/``, ``links/``, ``quarantine/``, ``pages.parquet``, ``identities.parquet``,
+    ``privacy.json``, and ``.ingest/``, which is what the next call goes on from. Equal files give equal
+    tables, in whatever portions they come. Nothing in ``out`` changes unless all of it does: a call that fails
+    or is killed leaves what was there before. Memory is bounded: what does not fit goes to a temporary folder in
+    ``out``.
+
+    A file that has changed since it was read, and other settings than it was read with, make everything be read
+    again, which needs all files to be there.
+
+    Args:
+        force: forget what was read before, and start over with the files that are there.
 
     Raises:
-        ConfigError: if a source's column mapping cannot be right.
-        DataError: if a file is missing, or is not what its name says.
-        MissingColumnsError: if a file lacks columns that its reader needs.
+        ConfigError: if a source's column mapping cannot be right, or the key for ids is missing.
+        DataError: if a file is missing or cannot be read; what could be read is kept, unless nothing could.
+        MissingColumnsError: if files lack columns that their reader needs.
         EmptyInputError: if not one usable event is left; says what became of the rows.
     """
     _check(config.sources)
+    keys = coding.keys(config.privacy)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".tmp-ingest-") as scratch, ExitStack() as stack:
-        engine = stack.enter_context(engines.open_engine(Path(scratch)))
-        counted = _read(engine, config)
-        rows = engine.parquet(Path(scratch) / "clean-*.parquet")
-        events = engine.spill(_unique(rows), "unique")
-        metrics = _event_metrics(engine, rows, events, counted)
-        if metrics["events"] == 0:
-            raise EmptyInputError(_why_empty(metrics))
+    recover(out)
+    made = out / MADE
+    for leftover in (made, *out.glob(".tmp-ingest-*")):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    manifest, new = _plan(config, keys, out, force)
+    if not new and manifest.built == _build_key(config) and all((out / name).exists() for name in OUTPUTS):
+        say("  no new file")
+        return IngestResult(manifest.metrics)
+    try:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".tmp-ingest-") as scratch, ExitStack() as stack:
+            engine = stack.enter_context(engines.open_engine(Path(scratch), memory_limit=config.memory_limit))
+            values, paths = _known(out, manifest)
+            cleaner = Cleaner(keys, config.privacy, frozenset(manifest.forgotten), values)
+            failed = _stage(engine, cleaner, new, Path(scratch), manifest)
+            manifest.add_removed(cleaner.removed)
+            coded = [
+                *_parts(out / store.FOLDER / "coded", manifest, "part-*"),
+                Path(scratch) / "coded-*.parquet",
+            ]
+            quarantine = [*_parts(out / "quarantine", manifest, "*"), Path(scratch) / "quarantine-*.parquet"]
+            rewrite(engine, config, keys, manifest, coded, quarantine, cleaner.values, paths, made)
+            commit(out, made, OUTPUTS)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    if failed:
+        raise DataError(
+            f"{len(failed)} of {len(new)} new files could not be read; all else was kept. "
+            "Mend or remove them, and ingest again:\n" + "\n".join(f"  {error}" for error in failed)
+        )
+    return IngestResult(manifest.metrics)
 
-        target = {name: stack.enter_context(atomically(out / name)) for name in OUTPUTS}
-        say(f"  events: {_summary(metrics)}")
-        refused = rows.filter(rows["reason"].notnull()).order_by("source", "file", "position")
-        engine.write(refused, target["quarantine"] / "part-0.parquet", schema.QUARANTINE)
-        engine.write(events.order_by("ts", "event_id"), target["events"] / "part-0.parquet", schema.EVENTS)
-        engine.write(_pages(events), target["pages.parquet"], schema.PAGES)
-        path = target["sessions"] / "part-0.parquet"
-        _write_sessions(engine, events, config, metrics["events"], path)
-        sessions = _session_metrics(engine, engine.parquet(path))
-    return IngestResult({"events": metrics, "sessions": sessions})
+
+def rewrite(
+    engine: Engine,
+    config: Config,
+    keys: coding.Keys,
+    manifest: Manifest,
+    coded: Sequence[Path],
+    quarantine: Sequence[Path],
+    values: dict[str, dict[int, str]],
+    paths: dict[int, tuple[int, ...]],
+    made: Path,
+    *,
+    empty: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Make all tables of the coded events, and the manifest, in the folder ``made``.
+
+    Args:
+        coded: globs of Parquet files, ``clean.CODED``.
+        quarantine: globs of Parquet files, ``schema.QUARANTINE``.
+        empty: tables without a row are as good as any.
+
+    Raises:
+        EmptyInputError: if not one event is left.
+    """
+    ranked = sorted(manifest.files, key=lambda file: (_rank(config, file.source), file.path))
+    events = _union(engine, coded)
+    if events is None:
+        raise EmptyInputError(summary.why_empty(manifest))
+    total = sum(file.read - file.quarantined for file in manifest.files)
+    if total == 0 and not empty:
+        raise EmptyInputError(summary.why_empty(manifest))
+    built = build(engine, events, total, ranked, values, paths, keys, config, made)
+    accounts = summary.accounts(ranked, built.events)
+    pq.write_table(accounts, made / "files.parquet", compression="zstd")
+    metrics = {
+        "events": summary.events(accounts, manifest),
+        "sessions": summary.sessions(engine, engine.parquet(made / "sessions" / "*.parquet")),
+        "identity": built.identities.counts,
+        "privacy": summary.privacy(config.privacy, manifest, built.decision.taken),
+    }
+    refused = _union(engine, quarantine)
+    if refused is None:
+        (made / "quarantine").mkdir()
+        pq.write_table(schema.QUARANTINE.empty_table(), made / "quarantine" / "part-00000.parquet")
+    else:
+        refused = refused.order_by("source", "file", "position")
+        engine.write(
+            refused, made / "quarantine", "part-00000", schema.QUARANTINE, _as_quarantine, Published({})
+        )
+    write_json(metrics["privacy"], made / "privacy.json")
+    manifest.built, manifest.metrics = _build_key(config), metrics
+    manifest.save(made / store.FOLDER / "manifest.json")
+    if not quiet:
+        say(f"  events: {summary.line(metrics['events'])}")
 
 
 def _check(sources: Sequence[SourceConfig]) -> None:
@@ -81,6 +171,7 @@ def _check(sources: Sequence[SourceConfig]) -> None:
                 f"two sources are called {label!r}. Give each its own 'name' under [[sources]]."
             )
     for source in sources:
+        readers.reader(source.reader)
         if source.reader == "table":
             readers.table.check(source)
         elif source.columns or source.constants:
@@ -90,162 +181,117 @@ def _check(sources: Sequence[SourceConfig]) -> None:
             )
 
 
-def _read(engine: Engine, config: Config) -> dict[str, int]:
-    """Stage and clean every file into the scratch folder; returns the number of raw rows by source."""
-    found = [(i, s, list(enumerate(engines.files(s.path)))) for i, s in enumerate(config.sources)]
-    counted = dict.fromkeys((s.label for s in config.sources), 0)
-    total = sum(len(files) for _, _, files in found)
-    done = 0
-    with progress("reading", total, "files") as advance:
-        for number, source, files in found:
-            read = readers.reader(source.reader)
-            for index, path in files:
-                with engine.reading(path):
-                    rows = read(engine, source, str(path))
-                    staged = engine.temporary(canonical.prepare(rows.table, config.privacy), "staged")
-                counted[source.label] += int(engine.arrow(staged.count()).as_py()) + len(rows.malformed)
-                clean, temporary = canonical.clean(
-                    engine, staged, source, config.privacy, number=(number, index), path=path
-                )
-                engine.spill(clean, f"clean-{number:03d}-{index:06d}")
-                engine.drop(staged, *temporary)
-                engine.forget_raw()
-                if rows.malformed:
-                    bad = canonical.malformed(clean.schema(), source, path, rows.malformed)
-                    engine.spill(bad, f"clean-{number:03d}-{index:06d}-malformed")
-                done += 1
-                advance(done, path.name)
-    return counted
+def _settings(config: Config, keys: coding.Keys) -> dict[str, str]:
+    """What decides how a raw row is read: of all sources together, and of each."""
+    privacy = config.privacy.model_dump(mode="json", exclude={"min_people", "key_env"})
+    of_sources = {s.label: fingerprint(s.model_dump(mode="json", exclude={"path"})) for s in config.sources}
+    return {"": fingerprint(privacy, keys.check), **of_sources}
 
 
-def _unique(rows: ir.Table) -> ir.Table:
-    """The good rows, once each, with unique ids.
-
-    Of duplicates the first in the file stays. A source's own event id is kept behind the source's name;
-    without one, the id is a hash of the private content, numbered where redaction made rows alike.
-    """
-    good = rows.filter(rows["reason"].isnull())
-    same = ibis.window(group_by=["source", "raw_key"], order_by="order")
-    good = good.mutate(_again=ibis.row_number().over(same))
-    good = good.filter(good["_again"] == 0)
-    content = canonical.content(good, tuple(f.name for f in schema.EVENTS if f.name != "event_id")).hexdigest(
-        "md5"
+def _build_key(config: Config) -> str:
+    """What decides how events become tables."""
+    return fingerprint(
+        __version__, config.sessions.model_dump(exclude={"channel"}), config.privacy.min_people
     )
-    good = good.mutate(_content=content)
-    alike = ibis.window(group_by="_content", order_by=["raw_key"])
-    good = good.mutate(_nth=ibis.row_number().over(alike))
-    hashed = ibis.ifelse(
-        good["_nth"] == 0, good["_content"], good["_content"] + "-" + good["_nth"].cast("string")
-    )
-    own = good["source"] + ":" + good["event_id"]
-    return good.mutate(event_id=own.coalesce(hashed)).select(*schema.EVENTS.names, "order")
 
 
-def _event_metrics(
-    engine: Engine, rows: ir.Table, events: ir.Table, counted: dict[str, int]
-) -> dict[str, Any]:
-    """The accounts of the rows, which must balance for every source."""
-    reasons = rows.group_by(["source", "reason"]).agg(n=rows.count())
-    kept = events.group_by("source").agg(n=events.count())
-    by_source = {label: {**dict.fromkeys(_COUNTS, 0), "read": n} for label, n in counted.items()}
-    for row in engine.arrow(kept).to_pylist():
-        by_source[row["source"]]["events"] = row["n"]
-    by_reason: dict[str, int] = {}
-    for row in sorted(engine.arrow(reasons).to_pylist(), key=lambda r: (-r["n"], r["reason"] or "")):
-        of_source = by_source[row["source"]]
-        if row["reason"] is None:
-            of_source["duplicates"] = row["n"] - of_source["events"]
-        else:
-            of_source["quarantined"] += row["n"]
-            by_reason[row["reason"]] = by_reason.get(row["reason"], 0) + row["n"]
-    for label, n in by_source.items():
-        if n["read"] != n["events"] + n["duplicates"] + n["quarantined"]:
+def _plan(config: Config, keys: coding.Keys, out: Path, force: bool) -> tuple[Manifest, list[RawFile]]:
+    """What is known, and which files are to be read."""
+    found = [(source, path) for source in config.sources for path in files.files(source.path)]
+    known = store.load(out)
+    settings = _settings(config, keys)
+    other = [label for label, key in settings.items() if known.settings.get(label, key) != key]
+    read = {(file.source, file.path): file for file in known.files}
+    changed = []
+    new = []
+    for source, path in found:
+        file = read.get((source.label, remote.shown(path)))
+        if file is None:
+            new.append((source, path))
+        elif (stamp := files.stamp(path)) != file.stamp:
+            if files.content_hash(path) != file.hash:
+                changed.append(remote.shown(path))
+            file.stamp = stamp
+    here = {(source.label, remote.shown(path)) for source, path in found}
+    gone = sorted(file.path for key, file in read.items() if key not in here)
+    if force or changed or other:
+        if gone and not force:
+            why = f"{changed[0]} has changed" if changed else "the settings have changed"
             raise DataError(
-                f"source {label!r}: the rows do not add up ({_summary(n)}). This is an error of clickintent, "
-                "or a file changed while it was read."
+                f"{why} since the last ingest, so everything must be read again, but {len(gone)} files that were "
+                f"read are not there any more ({gone[0]}{', …' if len(gone) > 1 else ''}). Bring them back; or "
+                "use --force to start over without them."
             )
-    totals = {name: sum(n[name] for n in by_source.values()) for name in _COUNTS}
-    return {**totals, "by_source": by_source, "quarantine_reasons": by_reason}
+        if known.files and not force:
+            why = f"{changed[0]} has changed" if changed else "the settings have changed"
+            say(f"  {why} since the last ingest: reading everything again")
+        known, new = Manifest(forgotten=known.forgotten), found
+    elif gone:
+        say(f"  {len(gone)} files read before are not there any more; what was in them stays")
+    known.settings = {**known.settings, **settings}
+    known.key = keys.check
+    first = known.next_number
+    return known, [RawFile(first + i, path, source) for i, (source, path) in enumerate(new)]
 
 
-def _summary(n: dict[str, Any]) -> str:
-    return (
-        f"{n['read']:,} read = {n['events']:,} events + {n['duplicates']:,} duplicates "
-        f"+ {n['quarantined']:,} quarantined"
+def _known(out: Path, manifest: Manifest) -> tuple[dict[str, dict[int, str]], dict[int, tuple[int, ...]]]:
+    if not manifest.files:
+        return {}, {}
+    return publish.known(pq.read_table(out / store.FOLDER / "values.parquet"))
+
+
+def _stage(
+    engine: Engine, cleaner: Cleaner, new: Sequence[RawFile], scratch: Path, manifest: Manifest
+) -> list[DataError]:
+    """Stage every file and add it to the manifest; returns the errors of those that cannot be read.
+
+    Raises:
+        DataError: if there is nothing that can be read.
+    """
+    failed: list[DataError] = []
+    with progress("reading", len(new), "files") as advance:
+        staged = staging.stage_files(engine, cleaner, new, scratch, advance)
+    for one in staged:
+        file, account = one.file, one.account
+        if account is None:
+            assert one.error is not None
+            failed.append(one.error)
+            continue
+        manifest.files.append(read_file(file, account))
+    if failed and not manifest.files:
+        raise failed[0]
+    return failed
+
+
+def read_file(file: RawFile, account: staging.Account) -> ReadFile:
+    """The entry of the manifest for a file that was staged."""
+    return ReadFile(
+        number=file.number,
+        source=file.source.label,
+        path=remote.shown(file.path),
+        stamp=account.stamp,
+        hash=account.hash,
+        read=account.read,
+        quarantined=account.quarantined,
+        reasons=dict(account.reasons),
+        newest_first=account.newest_first,
     )
 
 
-def _why_empty(metrics: dict[str, Any]) -> str:
-    if metrics["read"] == 0:
-        return "the sources hold no rows at all. Check 'path' under [[sources]]."
-    reasons = ", ".join(f"{n:,} × {reason}" for reason, n in metrics["quarantine_reasons"].items())
-    return f"not one of {metrics['read']:,} rows can be used: {reasons}. Check 'columns' under [[sources]]."
+def _parts(folder: Path, manifest: Manifest, pattern: str) -> list[Path]:
+    return [folder / f"{pattern}.parquet"] if manifest.built else []
 
 
-def _pages(events: ir.Table) -> ir.Table:
-    """One row per page: its most frequent title; its text if most of its events with a text have that one.
-
-    A text that only some events share is what a visitor typed, not what the page says.
-    """
-    pages = events.group_by("page").agg(n_events=events.count(), n_visitors=events["visitor_id"].nunique())
-    for name in ("title", "text"):
-        counts = events.filter(events[name].notnull()).group_by("page", name).agg(_n=ibis._.count())
-        first = ibis.window(group_by="page", order_by=[ibis.desc("_n"), name])
-        counts = counts.mutate(
-            _rank=ibis.row_number().over(first), _all=counts["_n"].sum().over(group_by="page")
-        )
-        best = counts.filter(counts["_rank"] == 0)
-        if name == "text":
-            best = best.filter(best["_n"] * 2 > best["_all"])
-        best = best.select(_page=best["page"], **{name: best[name]})
-        pages = pages.left_join(best, pages["page"] == best["_page"])
-        pages = pages.drop("_page")
-    return pages.order_by(ibis.desc("n_events"), "page")
+def _union(engine: Engine, globs: Sequence[Path]) -> ir.Table | None:
+    found = [engine.parquet(path) for path in globs if any(path.parent.glob(path.name))]
+    return ibis.union(*found) if len(found) > 1 else found[0] if found else None
 
 
-def _write_sessions(engine: Engine, events: ir.Table, config: Config, n: int, path: Path) -> None:
-    buckets = -(-n // _BUCKET_EVENTS)
-    if buckets <= 1:
-        sessions = sessionize(events, config.sessions)
-    else:
-        with progress("sessions", buckets, "parts") as advance:
-            for b in range(buckets):
-                part = events.filter(events["visitor_id"].hash().abs() % buckets == b)
-                engine.spill(sessionize(part, config.sessions), f"sessions-{b:04d}")
-                advance(b + 1)
-        sessions = engine.parquet(engine.scratch / "sessions-*.parquet")
-    engine.write(sessions.order_by("start", "session_id"), path, schema.SESSIONS)
+def _rank(config: Config, label: str) -> tuple[int, str]:
+    """Sources in the order of the configuration; those that are not in it any more by name."""
+    labels = [source.label for source in config.sources]
+    return (labels.index(label) if label in labels else len(labels), label)
 
 
-def _session_metrics(engine: Engine, sessions: ir.Table) -> dict[str, Any]:
-    n = sessions["n_events"]
-    row = engine.arrow(
-        sessions.agg(
-            sessions=sessions.count(),
-            mean=n.mean(),
-            p50=n.quantile(0.5),
-            p95=n.quantile(0.95),
-            bots=sessions["is_bot"].sum(),
-            visitors=sessions["visitor_id"].nunique(),
-            accounts=sessions["account_id"].nunique(),
-            start=sessions["start"].min(),
-            end=sessions["end"].max(),
-        )
-    ).to_pylist()[0]
-
-    def by(name: str) -> dict[str, int]:
-        table: pa.Table = engine.arrow(sessions.group_by(name).agg(n=sessions.count()).order_by(name))
-        return dict(zip(table[name].to_pylist(), table["n"].to_pylist(), strict=True))
-
-    links = by("account_link")
-    return {
-        "sessions": row["sessions"],
-        "events_per_session": {name: round(float(row[name]), 3) for name in ("mean", "p50", "p95")},
-        "bots": int(row["bots"]),
-        "by_link": {link: links.get(link, 0) for link in schema.ACCOUNT_LINKS},
-        "by_channel": by("channel"),
-        "visitors": row["visitors"],
-        "accounts": row["accounts"],
-        "start": row["start"],
-        "end": row["end"],
-    }
+def _as_quarantine(table: pa.Table, _: object) -> pa.Table:
+    return schema.conform(table.select(schema.QUARANTINE.names), schema.QUARANTINE, "quarantine")

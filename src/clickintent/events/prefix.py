@@ -65,7 +65,7 @@ def first_events(sessions: pa.Table, counts: npt.ArrayLike) -> pa.Table:
     )
 
     unknown = pc.fill_null(pc.greater(sessions["account_linked_at"].combine_chunks(), end), False)
-    reason = _robots(columns["page"], columns["gap_s"], kept)
+    reason = _robots(columns["page"], columns["gap_s"], kept, sessions["bot_reason"].to_pylist())
     new = {
         "account_id": pc.if_else(unknown, pa.scalar(None, pa.string()), sessions["account_id"]),
         "account_link": pc.if_else(unknown, "none", sessions["account_link"]),
@@ -121,15 +121,28 @@ def _flat(sessions: pa.Table) -> tuple[npt.NDArray[np.int64], pa.StructArray]:
     return offsets.astype(np.int64), lists.flatten()
 
 
-def _robots(pages: pa.Array, gaps: pa.Array, counts: npt.NDArray[np.int64]) -> pa.Array:
-    """The robot rule for sessions of ``counts`` events each."""
-    busy = np.flatnonzero(counts >= bots.MIN_EVENTS)  # the rule says nothing about shorter ones
+def _robots(
+    pages: pa.Array, gaps: pa.Array, counts: npt.NDArray[np.int64], whole: list[str | None]
+) -> pa.Array:
+    """The robot rule for sessions of ``counts`` events each.
+
+    Args:
+        whole: what was said of the whole sessions. What a visitor is by its user agent or its lack of assets,
+            it is from the beginning.
+    """
     reasons = np.full(len(counts), None, dtype=object)
+    busy = np.flatnonzero(counts >= bots.MIN_EVENTS)  # the rule says nothing about the pace of shorter ones
     if len(busy):
         session = np.repeat(np.arange(len(counts)), counts)
         asked = np.repeat(counts >= bots.MIN_EVENTS, counts)
         flat = pa.table(
-            {"session": pa.array(session[asked]), "page": pages.filter(asked), "gap_s": gaps.filter(asked)}
+            {
+                "session": pa.array(session[asked]),
+                "page": pages.filter(asked),
+                "gap_s": gaps.filter(asked),
+                "declared": pa.array(np.zeros(asked.sum(), bool)),
+                "assets": pa.nulls(int(asked.sum()), pa.int64()),
+            }
         )
         con = ibis.duckdb.connect(":memory:")
         try:
@@ -140,4 +153,7 @@ def _robots(pages: pa.Array, gaps: pa.Array, counts: npt.NDArray[np.int64]) -> p
         finally:
             con.disconnect()
         reasons[rows["session"].to_numpy()] = rows["reason"].to_pylist()
+    for i, said in enumerate(whole):
+        if said == "declared" or (said == "no assets" and counts[i] >= bots.MIN_WITHOUT_ASSETS):
+            reasons[i] = said
     return pa.array(reasons, pa.string())

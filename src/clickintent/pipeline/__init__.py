@@ -11,7 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clickintent import events
 from clickintent.config import Config, SimBankConfig, load_config
+from clickintent.events import Forgotten
 from clickintent.pipeline import encode, intents, results
 from clickintent.workspace import Metrics, Workspace, open_workspace
 
@@ -30,7 +32,9 @@ def simulate(config: Config, *, force: bool = False) -> Metrics:
 
 
 def ingest(config: Config, *, force: bool = False) -> Metrics:
-    """Read the raw exports into ``events/``, ``quarantine/``, ``pages.parquet`` and ``sessions/``.
+    """Read what is new in the raw exports, and make all tables of events and sessions anew.
+
+    See ``clickintent.events.ingest``.
 
     Raises:
         ConfigError: if no source is configured.
@@ -38,6 +42,21 @@ def ingest(config: Config, *, force: bool = False) -> Metrics:
     """
     with open_workspace(config.workspace) as workspace:
         return encode.ingest(workspace, config, force)
+
+
+def forget(config: Config, *, visitor: str | None = None, account: str | None = None) -> Forgotten:
+    """Remove a visitor, or an account and all that is tied to it, from every table of the workspace.
+
+    See ``clickintent.events.forget``.
+
+    Raises:
+        ValueError: if not exactly one of the two is given.
+        WorkspaceError: if the workspace has no events.
+    """
+    with open_workspace(config.workspace) as workspace:
+        done = events.forget(config, visitor=visitor, account=account)
+        workspace.update_metrics("ingest", done.metrics)
+        return done
 
 
 def pretrain(config: Config, *, force: bool = False) -> Metrics:

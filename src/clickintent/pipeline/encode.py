@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +14,10 @@ from clickintent._version import __version__
 from clickintent.config import Config
 from clickintent.encoder import SessionEncoder
 from clickintent.errors import ConfigError
+from clickintent.events import OUTPUTS, files
 from clickintent.pipeline.inputs import iso, load_encoder, model_dataset, model_sessions, past, split_at
 from clickintent.progress import progress
-from clickintent.workspace import Metrics, Workspace, atomically, file_fingerprint
+from clickintent.workspace import Metrics, Workspace, atomically
 
 _EMBED_ROWS = 20_000  # sessions in memory at a time
 
@@ -45,13 +44,11 @@ def ingest(workspace: Workspace, config: Config, force: bool) -> Metrics:
     def work() -> Metrics:
         from clickintent.events.ingest import ingest
 
-        return ingest(config, workspace.root).metrics
+        return ingest(config, workspace.root, force=force).metrics
 
-    paths = [str(source.path) for source in config.sources]
-    files = [file_fingerprint(Path(f)) for path in paths for f in sorted(glob.glob(path))]  # noqa: PTH207
-    made_from = [__version__, *config.sources, config.privacy, config.sessions, files]
-    outputs = ["events", "quarantine", "pages.parquet", "sessions"]
-    return workspace.stage("ingest", work, made_from=made_from, outputs=outputs, force=force)
+    stamps = [files.stamp(path) for source in config.sources for path in files.files(source.path)]
+    made_from = [__version__, *config.sources, config.privacy, config.sessions, stamps]
+    return workspace.stage("ingest", work, made_from=made_from, outputs=OUTPUTS, force=force)
 
 
 def pretrain(workspace: Workspace, config: Config, force: bool) -> Metrics:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickintent.config import AccountConversion, Config, InSessionConversion, TilesConfig
+from clickintent.config import AccountConversion, Config, InSessionConversion, PrivacyConfig, TilesConfig
 from clickintent.downstream import (
     METHODS,
     FeatureSet,
@@ -29,24 +29,28 @@ from clickintent.downstream import (
 from clickintent.downstream.features import Matrix
 from clickintent.downstream.truth import conversion_oracle, tile_oracle
 from clickintent.errors import DataError, EmptyInputError
+from clickintent.events.coding import pseudonyms
 from clickintent.events.prefix import events_before
 from clickintent.pipeline.inputs import embeddings_of, load_encoder, needed
 from clickintent.taxonomy import IntentLabeler, Taxonomy, soft_targets
 from clickintent.workspace import Metrics, Workspace
 
 
-def read_outside(path: Path, key: str) -> pa.Table:
-    """Read a Parquet file that the configuration names.
+def read_outside(path: Path, key: str, privacy: PrivacyConfig) -> pa.Table:
+    """Read a Parquet file that the configuration names; its account ids as they stand in our tables.
 
     Raises:
+        ConfigError: if ids are hashed and the environment holds no key.
         DataError: if it is missing or not Parquet.
     """
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path)
     except FileNotFoundError as error:
         raise DataError(f"{key}: no such file: {path}") from error
     except pa.ArrowInvalid as error:
         raise DataError(f"{key}: {path} is not a readable Parquet file: {error}") from error
+    at = table.schema.get_field_index("account_id")
+    return table if at < 0 else table.set_column(at, "account_id", pseudonyms(table["account_id"], privacy))
 
 
 def account_conversion(
@@ -55,7 +59,7 @@ def account_conversion(
     """Which product, if any, the account of a linked session takes within the horizon."""
     try:
         found = account_outcomes(
-            sessions, read_outside(outcome.path, "conversion.path"), outcome.horizon_days
+            sessions, read_outside(outcome.path, "conversion.path", config.privacy), outcome.horizon_days
         )
     except EmptyInputError as error:
         return {"kind": "account", "skipped": str(error)}
@@ -109,7 +113,7 @@ def tiles(
     workspace: Workspace, config: Config, settings: TilesConfig, sessions: pa.Table, at: int
 ) -> Metrics:
     """Which of the shown tiles the account taps, from its latest web session as of then."""
-    slates = read_slates(read_outside(settings.path, "tiles.path"))
+    slates = read_slates(read_outside(settings.path, "tiles.path", config.privacy))
     index = latest_session(slates, sessions, settings.lookback_days)
     # Page counts and head learn from sessions that ended before the split; one that is the latest of a
     # training slate has.

@@ -139,7 +139,7 @@ def _outcomes(config: Config, sessions: pa.Table) -> pa.Table | None:
             from clickintent.downstream import account_outcomes
             from clickintent.pipeline.measure import read_outside
 
-            conversions = read_outside(outcome.path, "conversion.path")
+            conversions = read_outside(outcome.path, "conversion.path", config.privacy)
             try:
                 found = account_outcomes(sessions, conversions, outcome.horizon_days)
             except EmptyInputError:

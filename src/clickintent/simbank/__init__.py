@@ -80,6 +80,7 @@ page = "screen"
 title = "title"
 
 [privacy]
+ids = "plain"          # nobody's; for people's, the default: hashed with the key in CLICKINTENT_KEY
 allow_query = ["type"]
 search_query = ["q"]
 
