@@ -7,6 +7,7 @@ Exit status: 0 done; 1 the work failed, with one line that says why; 2 wrong arg
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,8 +91,8 @@ def inspect(
     out.print(f"[bold]{escape(path)}[/]: reader [bold]{found.source.reader}[/]", soft_wrap=True)
     of_events = found.metrics["events"]
     out.print(
-        f"{'first rows: ' if found.is_sample else ''}{of_events['read']:,} read = {of_events['events']:,} events + "
-        f"{of_events['duplicates']:,} duplicates + {of_events['quarantined']:,} quarantined",
+        f"{'first rows: ' if found.is_sample else ''}{of_events['read']:,} read = {of_events['events']:,} "
+        f"events + {of_events['duplicates']:,} duplicates + {of_events['quarantined']:,} quarantined",
         soft_wrap=True,
     )
     for reason, n in of_events["quarantine_reasons"].items():
@@ -109,11 +110,14 @@ def _timeline(session: dict[str, Any]) -> Table:
     start = datetime.fromtimestamp(session["start"] / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     robot = f", robot: {session['bot_reason']}" if session["is_bot"] else ""
     title = f"visitor {session['visitor_id']}, {start}, {session['n_events']} events{robot}"
-    table = Table("after", "event", "page", "title", "text", title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for event in session["events"][:_SHOWN_EVENTS]:
+    events = session["events"][:_SHOWN_EVENTS]
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    names = ["event_type", "page", *(n for n in ("title", "text") if any(event[n] for event in events))]
+    for column in ("after", *names):
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for event in events:
         gap = "" if event["gap_s"] is None else f"{event['gap_s']:.0f} s"
-        words = (escape(event[name] or "") for name in ("event_type", "page", "title", "text"))
-        table.add_row(gap, *words)
+        table.add_row(gap, *(escape(event[name] or "") for name in names))
     if session["n_events"] > _SHOWN_EVENTS:
         table.add_row("", f"… {session['n_events'] - _SHOWN_EVENTS} more")
     return table
@@ -263,10 +267,10 @@ def _taxonomy_path(config: Config) -> Path:
     return path
 
 
-def main() -> None:
-    """Run the command line; every expected error ends in one readable message."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, by default that of the process; every expected error is one readable message."""
     try:
-        app()
+        app(arguments)
     except ConfigError as error:
         _fail(error, 2)
     except ClickintentError as error:

@@ -12,7 +12,9 @@ import ibis.expr.types as ir
 MIN_EVENTS = 10  # below, nothing is said about pace
 MAX_EVENTS = 300
 FAST_S = 1.0  # mean gap; not the median, because one page view may send several events at once
-REGULAR = 0.1  # standard deviation of the gaps over their mean; people vary by 1 and more
+STEP_S = 0.1  # a shorter gap is no step of anybody: events that one page view sends
+MIN_STEPS = 5  # below, nothing is said about regularity
+REGULAR = 0.1  # standard deviation of the steps over their mean; people vary by 1 and more
 BROAD_PAGES = 40
 BROAD_SHARE = 0.9  # different pages over events: a crawl hardly repeats
 MIN_WITHOUT_ASSETS = 3  # pages without one style sheet, script or picture: no browser
@@ -27,11 +29,15 @@ def evidence(events: ir.Table) -> dict[str, ir.Value]:
         events: ``page``, ``gap_s``, ``declared`` (the user agent says so) and ``assets`` (requests for assets
             by the visitor, null where the source cannot know).
     """
+    gap = events["gap_s"]
+    step = gap >= STEP_S
     return {
         "bot_n": events.count(),
         "bot_pages": events["page"].nunique(),
-        "bot_mean": events["gap_s"].mean(),
-        "bot_std": events["gap_s"].std(how="pop"),
+        "bot_mean": gap.mean(),
+        "bot_steps": gap.count(where=step),
+        "bot_step_mean": gap.mean(where=step),
+        "bot_step_std": gap.std(where=step, how="pop"),
         "bot_declared": events["declared"].any(),
         "bot_assets": events["assets"].max(),
     }
@@ -39,14 +45,14 @@ def evidence(events: ir.Table) -> dict[str, ir.Value]:
 
 def reason(sessions: ir.Table) -> ir.StringValue:
     """The first rule of ``REASONS`` that a session with such evidence breaks; null for people."""
-    n, pages, mean = sessions["bot_n"], sessions["bot_pages"], sessions["bot_mean"]
-    paced = n >= MIN_EVENTS
+    n, pages = sessions["bot_n"], sessions["bot_pages"]
+    even = sessions["bot_step_std"] < REGULAR * sessions["bot_step_mean"]
     return ibis.cases(
         (sessions["bot_declared"], "declared"),
         ((n >= MIN_WITHOUT_ASSETS) & (sessions["bot_assets"] == 0), "no assets"),
         (n > MAX_EVENTS, "volume"),
-        (paced & (mean < FAST_S), "rate"),
-        (paced & (sessions["bot_std"] < REGULAR * mean), "regularity"),
+        ((n >= MIN_EVENTS) & (sessions["bot_mean"] < FAST_S), "rate"),
+        ((sessions["bot_steps"] >= MIN_STEPS) & even, "regularity"),
         ((pages >= BROAD_PAGES) & (pages >= BROAD_SHARE * n), "breadth"),
         else_=ibis.null("string"),
     )

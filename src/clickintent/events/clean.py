@@ -122,12 +122,24 @@ def _something(value: ir.StringValue) -> ir.StringValue:
 
 
 def _short(url: ir.StringValue, config: PrivacyConfig) -> ir.StringValue:
-    """The URL without a query and fragment that would be dropped anyway: far fewer distinct values."""
-    kept = [re.escape(name) for name in (*config.allow_query, *config.search_query)]
-    keep = url.re_search(r"#!?/|%")
-    if kept:
-        keep = keep | url.lower().re_search(rf"[?&;]({'|'.join(kept).lower()})=")
-    return ibis.ifelse(keep, url, url.re_replace(r"[?#].*$", ""))
+    """The URL with the parameters that may be read, and without the rest: far fewer distinct values.
+
+    Where that takes more than regular expressions (a route behind ``#``, an encoded path, a parameter twice),
+    the URL stays whole, for ``paths`` to read.
+    """
+    bare = url.re_replace(r"[?#].*$", "")
+    whole = url.re_search(r"#!?/") | bare.contains("%")
+    names = dict.fromkeys(re.escape(name) for name in (*config.allow_query, *config.search_query))
+    short = bare
+    for name in names:
+        found = url.re_extract(rf"(?i)[?&;]({name}=[^&;#]*)", 1)
+        short = short + ibis.ifelse(found == "", "", ibis.ifelse(short == bare, "?", "&") + found)
+        whole = whole | url.re_search(rf"(?i)[?&;]{name}=.*[?&;]{name}=")
+    searched = [url.re_search(rf"(?i)[?&;]{re.escape(name)}=").cast("int8") for name in config.search_query]
+    if len(searched) > 1:
+        whole = whole | (sum(searched[1:], searched[0]) > 1)
+    asked = url.re_search(rf"(?i)[?&;]({'|'.join(names)})=") if names else ibis.literal(False)
+    return ibis.cases((whole, url), (asked, short), else_=bare)
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,9 @@ def keys(config: PrivacyConfig) -> Keys:
     if not secret:
         raise ConfigError(
             f'privacy.ids = "hmac" hashes visitor and account ids with the key in the environment variable '
-            f"{config.key_env}, which is not set. Set it (for example: export {config.key_env}=$(openssl rand "
-            '-hex 32)) and keep it: another key is another set of ids. Or write ids = "plain" under [privacy].'
+            f"{config.key_env}, which is not set. Set it (for example: export {config.key_env}=$(openssl "
+            'rand -hex 32)) and keep it: another key is another set of ids. Or write ids = "plain" under '
+            "[privacy]."
         )
     if len(secret) < _MIN_KEY:
         raise ConfigError(

@@ -41,7 +41,7 @@ _LEARNED = ("encoder", "student", "taxonomy.yaml")
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What ``forget`` did: rows removed by table, files deleted, and what was learned with the person in it."""
+    """What ``forget`` did: rows removed by table, files deleted, and what was learned with them in it."""
 
     rows: dict[str, int]
     deleted: list[str]

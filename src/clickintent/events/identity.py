@@ -39,7 +39,7 @@ def link(sightings: ir.Table, sessions: ir.Table, keys: list[str]) -> ir.Table:
     """Link sessions to accounts.
 
     Args:
-        sightings: ``visitor``, ``account``, ``known_at`` and ``keys`` (what names a session), from ``inside``.
+        sightings: ``visitor``, ``account``, ``known_at`` and ``keys`` (what names a session); see ``inside``.
         sessions: ``keys``, ``visitor`` and ``start`` of every session.
 
     Returns:
@@ -158,8 +158,8 @@ def link_as_of(sessions: pa.Table, links: pa.Table, as_of: int) -> pa.Table:
         as_of: µs since 1970 UTC.
 
     Returns:
-        The same sessions in their order, with ``account_id``, ``account_link`` and ``account_linked_at`` as of
-        then.
+        The same sessions in their order, with ``account_id``, ``account_link`` and ``account_linked_at`` as
+        of then.
     """
     known = links.filter(pc.less_equal(links["known_at"], as_of))
     con = ibis.duckdb.connect(":memory:")

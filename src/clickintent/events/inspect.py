@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import tempfile
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _ROWS = 50_000
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file is (``source``), its accounts (``metrics``), and its first sessions (``schema.SESSIONS``)."""
+    """What a file is, the accounts of its rows, and its first sessions (``schema.SESSIONS``)."""
 
     source: SourceConfig
     metrics: dict[str, Any]
@@ -35,20 +36,23 @@ class Inspection:
     is_sample: bool  # the file has more rows than were looked at
 
     def shown(self, n: int) -> list[dict[str, Any]]:
-        """``n`` sessions that show most: people's before robots', of a dozen events before longer and shorter."""
+        """``n`` sessions that show most: people's before robots', of about eight events before others."""
         rows = self.sessions.select(["n_events", "is_bot"]).to_pylist()
-        best = sorted(range(len(rows)), key=lambda i: (rows[i]["is_bot"], abs(rows[i]["n_events"] - 8), i))[:n]
+        best = sorted(range(len(rows)), key=lambda i: (rows[i]["is_bot"], abs(rows[i]["n_events"] - 8), i))[
+            :n
+        ]
         found: list[dict[str, Any]] = self.sessions.take(best).to_pylist()
         return found
 
     def toml(self) -> str:
         """The ``[[sources]]`` block that reads such files."""
-        lines = ["[[sources]]", f'reader = "{self.source.reader}"', f'path = "{self.source.path}"']
+        lines = ["[[sources]]"]
+        lines += [f"{key} = {json.dumps(getattr(self.source, key))}" for key in ("reader", "path")]
         for name in ("columns", "constants"):
             mapping = getattr(self.source, name)
             if mapping:
                 lines.append(f"[sources.{name}]")
-                lines += [f'{key} = "{value}"' for key, value in mapping.items()]
+                lines += [f"{key} = {json.dumps(value)}" for key, value in mapping.items()]
         return "\n".join(lines)
 
 
@@ -69,11 +73,14 @@ def inspect(path: str, *, reader: str | None = None, rows: int = _ROWS) -> Inspe
     found = reader or recognise(first)
     if found is None:
         raise DataError(
-            f"{first}: the format is not recognised. Name it with --reader, or make a table with named columns of it."
+            f"{first}: the format is not recognised. Name it with --reader, or make it a table with named "
+            "columns."
         )
     source = SourceConfig(reader=found, path=path)
     if found == "table":
         columns = guess_columns(names(first))
+        if not {"page", "url"} & set(columns) and "event_type" in columns:
+            columns["page"] = columns["event_type"]  # an app's events, named after its screens
         constants = {} if "event_type" in columns else {"event_type": "page_view"}
         source = source.model_copy(update={"columns": columns, "constants": constants})
         table.check(source)

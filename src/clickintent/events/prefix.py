@@ -131,10 +131,11 @@ def _robots(
             it is from the beginning.
     """
     reasons = np.full(len(counts), None, dtype=object)
-    busy = np.flatnonzero(counts >= bots.MIN_EVENTS)  # the rule says nothing about the pace of shorter ones
+    asked_of = counts > bots.MIN_STEPS  # the rule says nothing about the pace of shorter ones
+    busy = np.flatnonzero(asked_of)
     if len(busy):
         session = np.repeat(np.arange(len(counts)), counts)
-        asked = np.repeat(counts >= bots.MIN_EVENTS, counts)
+        asked = np.repeat(asked_of, counts)
         flat = pa.table(
             {
                 "session": pa.array(session[asked]),

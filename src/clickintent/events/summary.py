@@ -13,8 +13,8 @@ from clickintent import schema
 from clickintent.config import PrivacyConfig
 from clickintent.errors import DataError
 from clickintent.events.clean import NO_CONSENT
-from clickintent.events.engine import Engine
 from clickintent.events.store import Manifest, ReadFile
+from clickintent.events.tables import Tables
 
 _COUNTS = ("read", "events", "duplicates", "quarantined")
 
@@ -43,8 +43,8 @@ def accounts(files: Sequence[ReadFile], kept: Mapping[int, int]) -> pa.Table:
     wrong = table.filter(pc.less(table["duplicates"], 0))
     if wrong.num_rows or sum(kept.values()) != pc.sum(table["events"]).as_py():
         raise DataError(
-            f"the rows of {wrong['file'][0] if wrong.num_rows else 'some file'} do not add up. This is an error "
-            "of clickintent, or a file changed while it was read: ingest again with --force."
+            f"the rows of {wrong['file'][0] if wrong.num_rows else 'some file'} do not add up. This is an "
+            "error of clickintent, or a file changed while it was read: ingest again with --force."
         )
     return table
 
@@ -91,12 +91,10 @@ def why_empty(manifest: Manifest) -> str:
 def privacy(
     config: PrivacyConfig, manifest: Manifest, taken: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any]:
-    """What ``privacy.json`` holds: what was removed, by field and detector; names and counts, never values."""
+    """What ``privacy.json`` holds: what was removed, by field and detector: counts, never values."""
     refused = sum(file.reasons.get(NO_CONSENT, 0) for file in manifest.files)
     return {
-        "ids": "HMAC-SHA256, 64 bits, key from the environment"
-        if config.ids == "hmac"
-        else "as in the source",
+        "ids": "keyed hashes (HMAC-SHA256)" if config.ids == "hmac" else "as in the source",
         "removed": {
             column: dict(sorted(detectors.items())) for column, detectors in sorted(manifest.removed.items())
         },
@@ -110,7 +108,7 @@ def privacy(
     }
 
 
-def sessions(engine: Engine, table: ir.Table) -> dict[str, Any]:
+def sessions(engine: Tables, table: ir.Table) -> dict[str, Any]:
     """Counts, lengths, links and robots."""
     n = table["n_events"]
     row = engine.arrow(
