@@ -82,7 +82,7 @@ ROWS = st.tuples(
 def test_day_by_day_is_the_same_as_all_at_once(
     tmp_path: Path, days: list[list[Row]], again: bool, by_source: bool
 ) -> None:
-    """Whatever is in the files, and in whatever order they arrive: late, doubled, in the middle of sessions."""
+    """Whatever is in the files, and in whatever order they come: late, doubled, in the middle of sessions."""
     shutil.rmtree(tmp_path, ignore_errors=True)
     tmp_path.mkdir()
     if again:

@@ -179,8 +179,8 @@ def test_robots_are_flagged_with_a_reason(tmp_path: Path) -> None:
     rows = [
         *(at(m, "human", page=f"p{i % 5}") for i, m in enumerate(human)),
         *(at(i / 120, "fast", page=f"p{i % 5}") for i in range(10)),
-        *(at(i / 120, "short") for i in range(9)),
-        *(at(i / 6, "regular") for i in range(12)),
+        *(at(i / 120, "short") for i in range(5)),
+        *(at(i / 6 + j / 60_000, "regular") for i in range(6) for j in range(2)),
         *(at(m, "many") for m in np.cumsum(rng.lognormal(1, 1, 301)) / 60),
         *(at(m, "crawl", page=f"page {'abcdefgh'[i % 8]}{'ijklmn'[i // 8]}") for i, m in enumerate(
             np.cumsum(rng.lognormal(2, 1, 45)) / 60)),
@@ -245,8 +245,9 @@ def test_a_prefix_is_what_it_would_be_without_the_rest(lengths: list[tuple[int, 
 
 def test_a_robot_is_no_robot_before_it_acts_like_one() -> None:
     table = factories.sessions([factories.session(0, ["/"] * 20, seconds=0.5, is_bot=True)])
-    assert first_events(table, [9])["is_bot"].to_pylist() == [False]
-    assert first_events(table, [9])["bot_reason"].to_pylist() == [None]
+    assert first_events(table, [5])["is_bot"].to_pylist() == [False]
+    assert first_events(table, [5])["bot_reason"].to_pylist() == [None]
+    assert first_events(table, [6])["bot_reason"].to_pylist() == ["regularity"]
     assert first_events(table, [10])["bot_reason"].to_pylist() == ["rate"]
 
 

@@ -74,6 +74,7 @@ def read(engine: Engine, _source: SourceConfig, path: str) -> Rows:
                 country=dig(table, "geo.country"),
                 value=number(table["_p_value"]).coalesce(dig(table, "ecommerce.purchase_revenue", "float64")),
                 session_key=table["_p_ga_session_id"],
+                user_agent=dig(table, "device.web_info.browser"),  # all that the export keeps of it
                 consent=dig(table, "privacy_info.analytics_storage"),
             )
         ),

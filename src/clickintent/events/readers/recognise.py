@@ -104,6 +104,8 @@ def guess_columns(names: Sequence[str]) -> dict[str, str]:
     plain = {re.sub(r"[\W_]+", "", name).lower(): name for name in reversed(names)}
     guessed: dict[str, str] = {}
     for column, called in _CALLED.items():
+        if column == "page" and "url" in guessed:
+            continue  # the URL says which page, and a page would come before it
         for word in called.split():
             if word in plain and plain[word] not in guessed.values():
                 guessed[column] = plain[word]
