@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ["CLICKINTENT_KEY"] = "a key for tests, long enough"
 sys.path.insert(0, str(Path(__file__).parent))  # tests/factories.py
 
 

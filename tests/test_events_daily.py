@@ -30,11 +30,6 @@ COLUMNS = {"visitor_id": "visitor", "account_id": "account", "ts": "ts", "url": 
 Row = tuple[str, str | None, int, str, str | None]
 
 
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLICKINTENT_KEY", "a key for tests, long enough")
-
-
 def write(path: Path, rows: list[Row]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds = [pa.string(), pa.string(), pa.int64(), pa.string(), pa.string()]

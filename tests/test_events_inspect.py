@@ -25,11 +25,6 @@ def run(*arguments: str | Path) -> int:
     return 0
 
 
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLICKINTENT_KEY", "a key for tests, long enough")
-
-
 def test_what_inspect_prints_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a file.csv.gz"
     lines = ["cookie_id,event_time,page_url,page_title"]

@@ -23,11 +23,6 @@ from test_events_daily import MINUTE, T0, Row, config, tables, write
 KEY = "a key for tests, long enough"
 
 
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLICKINTENT_KEY", KEY)
-
-
 # --- ids ---
 
 

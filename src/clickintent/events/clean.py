@@ -90,7 +90,7 @@ CODED = pa.schema(
 
 
 @ibis.udf.scalar.builtin  # type: ignore[untyped-decorator]
-def md5_number_lower(text: str) -> dt.uint64:  # type: ignore[valid-type]
+def md5_number_lower(text: str) -> dt.uint64:
     """Half of an MD5 digest as a number."""
 
 

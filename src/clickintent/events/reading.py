@@ -28,7 +28,7 @@ from clickintent.events.lines import POSITION as POSITION
 from clickintent.events.lines import Refused as Refused
 from clickintent.events.records import Grammar, header, record_batches
 from clickintent.events.remote import shown
-from clickintent.events.unpack import DamagedError
+from clickintent.events.unpack import DamagedError, WrongError
 
 if TYPE_CHECKING:
     from clickintent.events.engine import Engine
@@ -237,7 +237,7 @@ def _plain(engine: Engine, path: str) -> Iterator[Path]:
 
 
 def _stream(engine: Engine, path: str, schema: pa.Schema, batches: Pass) -> tuple[str, Tally]:
-    """Load what ``batches`` makes of the file's text into a temporary table; once more if it is damaged."""
+    """Load what ``batches`` makes of the file's text into a temporary table; once more if that was wrong."""
     local = engine.local(path)
     for salvage in (False, True):
         tally = Tally()
@@ -253,10 +253,10 @@ def _stream(engine: Engine, path: str, schema: pa.Schema, batches: Pass) -> tupl
             break
         if not isinstance(failed[0], DamagedError):
             raise failed[0]
-        if salvage:
+        if not isinstance(failed[0], WrongError):
             tally.refuse_next(f"{CUT}: {failed[0]}")
-        else:
-            raw.execute(f"DROP TABLE {name}")
+            break
+        raw.execute(f"DROP TABLE {name}")
     return name, tally
 
 

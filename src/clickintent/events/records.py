@@ -7,8 +7,10 @@ wrong bytes of a packed file is refused line by line, as it may begin within a q
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -35,14 +37,24 @@ class Grammar:
     def _field(self) -> re.Pattern[str]:
         """One field and what ends it; what begins with a quote must be quoted to its end."""
         d, q = re.escape(self.delimiter), re.escape(self.quote)
-        quoted = rf" *{q}([^{q}]*+(?:{q}{q}[^{q}]*+)*+){q} *"
-        plain = rf"(?! *{q})((?:[^{d}\r\n]|\r(?!\n|\Z))*+)"
+        quoted = rf" ?{q}([^{q}]*+(?:{q}{q}[^{q}]*+)*+){q} *"
+        plain = rf"(?! ?{q})((?:[^{d}\r\n]|\r(?!\n|\Z))*+)"
         return re.compile(rf"(?:{quoted}|{plain})({d}|\r?\n|\r?\Z)")
+
+    @cached_property
+    def _spaced(self) -> re.Pattern[str]:
+        """A quote behind a space at the start of a field."""
+        return re.compile(rf"(?:^|{re.escape(self.delimiter)}) {re.escape(self.quote)}")
+
+    @cached_property
+    def _dialect(self) -> type[csv.Dialect]:
+        names = {"delimiter": self.delimiter, "quotechar": self.quote, "strict": True}
+        return type("Dialect", (csv.excel,), names)
 
     @cached_property
     def _opens(self) -> re.Pattern[str]:
         q = re.escape(self.quote)
-        return re.compile(rf" *{q}[^{q}]*+(?:{q}{q}[^{q}]*+)*+\Z")
+        return re.compile(rf" ?{q}[^{q}]*+(?:{q}{q}[^{q}]*+)*+\Z")
 
     def record(self, text: str, at: int) -> tuple[list[str] | None, int]:
         """The fields of the record that starts at ``at``, and where the next one starts.
@@ -50,8 +62,13 @@ class Grammar:
         No record: None and the start of the next line. None that ends in ``text``: None and −1.
         """
         after = next_line(text, at)
-        if text.find(self.quote, at, after) < 0:
-            return text[at:after].removesuffix("\n").removesuffix("\r").split(self.delimiter), after
+        line = text[at:after].removesuffix("\n").removesuffix("\r")
+        if self.quote not in line:
+            return line.split(self.delimiter), after
+        if not self._spaced.search(line):
+            # fast, and the same grammar but for spaces around quotes; what it does not read is matched below
+            with suppress(csv.Error):
+                return next(csv.reader([line], self._dialect)), after
         fields = []
         place = at
         while match := self._field.match(text, place):
@@ -182,7 +199,7 @@ def _records(chunks: Iterable[bytes], grammar: Grammar) -> Iterator[_Record]:
             text += block.decode(errors="surrogateescape")
         at = 0
         while at < len(text):
-            if text.startswith(("\n", "\r\n"), at) or text[at:] == "\r":
+            if text.startswith(("\n", "\r\n"), at) or (at == len(text) - 1 and text[at] == "\r"):
                 at = next_line(text, at)
                 continue
             fields, after = grammar.record(text, at)

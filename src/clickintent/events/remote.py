@@ -153,10 +153,12 @@ def _url(path: str, fs: Any, name: str) -> str:
     """The URL of a file that was found by listing ``path``."""
     scheme, rest = path.split("://", 1)
     host = rest.partition("/")[0]
-    kept = str(fs._strip_protocol(path)).lstrip("/")
+    name = name.lstrip("/")
+    if scheme in _CONTAINERS and "@" in host:
+        return f"{scheme}://{host}/{name.removeprefix(host.partition('@')[0] + '/')}"
     # of some protocols the names found lack the host, and with it the user
-    inside = name.lstrip("/")
-    return f"{scheme}://{inside}" if kept.startswith(host) else f"{scheme}://{host}/{inside}"
+    whole = str(fs._strip_protocol(path)).lstrip("/").startswith(host)
+    return f"{scheme}://{name if whole else f'{host}/{name}'}"
 
 
 @contextmanager

@@ -37,6 +37,10 @@ class DamagedError(Exception):
     """The file ends here, early; what was yielded before is all that it has."""
 
 
+class WrongError(DamagedError):
+    """Some of what was yielded is not what was packed, and more may follow: read again, salvaging."""
+
+
 #: Bytes, or the verdict on all bytes since the last verdict: whether they are what was packed.
 _Event = bytes | bool
 
@@ -47,9 +51,10 @@ def text(path: Path, packing: str | None, *, salvage: bool = False) -> Iterator[
     Args:
         packing: ``gzip``, ``zstd`` or None.
         salvage: write ``DAMAGED_LINE`` instead of every line that cannot be trusted, and go on behind it. The
-            file is read twice. Without, wrong bytes are yielded, too, before the error.
+            file is read twice.
 
     Raises:
+        WrongError: if wrong bytes were yielded, which does not happen when salvaging.
         DamagedError: at the end of what there is, if the file is cut short or damaged.
         UnicodeError: if the encoding is one that is not read.
         OSError: if the file cannot be read, or is not packed at all.
@@ -71,6 +76,11 @@ def _events(path: Path, packing: str | None) -> Iterator[_Event]:
 
 def _plain(path: Path) -> Iterator[_Event]:
     with path.open("rb") as file:
+        start = file.read(4)
+        for magic, name, suffix in ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "zstd", ".zst")):
+            if start.startswith(magic):
+                raise OSError(f"it is packed with {name}; let its name end in {suffix}")
+        file.seek(0)
         while block := file.read(_BLOCK):
             yield block
 
@@ -179,7 +189,7 @@ def _unjudged(events: Iterable[_Event]) -> Iterator[_Piece]:
         if isinstance(event, bytes):
             yield event, True
         elif not event:
-            raise DamagedError(_WRONG)
+            raise WrongError(_WRONG)
 
 
 def _judged(path: Path, packing: str | None) -> Iterator[_Piece]:
