@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import shutil
@@ -315,3 +316,41 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_old_tables(tmp_path: Path, 
     assert tables(out) == before
     ingest(config(raw, out), out)
     assert len(tables(out)["files.parquet"]) == 2
+
+
+# --- damage ---
+
+
+def test_of_a_damaged_file_all_that_can_be_read_is_kept_and_the_rest_accounted_for(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    rows: list[Row] = [
+        (f"v{i % 9}", None, T0 + i * 1_000_000, f"/p/{'abc'[i % 3]}", None) for i in range(3000)
+    ]
+    write(tmp_path / "whole.parquet", rows)
+    table = pq.read_table(tmp_path / "whole.parquet")
+    pq.write_table(table, raw / "groups.parquet", row_group_size=1000, compression="gzip")
+    meta = pq.ParquetFile(raw / "groups.parquet").metadata.row_group(1)
+    content = bytearray((raw / "groups.parquet").read_bytes())
+    first = meta.column(0).dictionary_page_offset or meta.column(0).data_page_offset
+    for at in range(first + 20, meta.column(4).data_page_offset, 7):
+        content[at] ^= 0xFF
+    (raw / "groups.parquet").write_bytes(content)
+    lines = ["visitor,account,ts,url,title"]
+    lines += [f"w{i % 9},,{T0 + i},/p/{'abc'[i % 3]},Page {i:05d}" for i in range(3000)]
+    packed = gzip.compress("\n".join(lines).encode())
+    (raw / "cut.csv.gz").write_bytes(packed[: len(packed) * 2 // 3])
+    metrics = ingest(config(raw, tmp_path, privacy=PrivacyConfig(min_people=1)), out).metrics
+    found = tables(out)
+    accounts = {Path(f["file"]).name: f for f in found["files.parquet"]}
+    groups, cut = accounts["groups.parquet"], accounts["cut.csv.gz"]
+    assert (groups["read"], groups["events"], groups["quarantined"]) == (3000, 2000, 1000)
+    assert cut["quarantined"] == 1
+    assert 1000 < cut["events"] == cut["read"] - 1 < 3000
+    refused = [q for q in found["quarantine"] if q["file"].endswith("groups.parquet")]
+    assert [q["position"] for q in refused] == list(range(1000, 2000))
+    assert {q["reason"] for q in refused} == {"unreadable row group"}
+    (ends,) = [q for q in found["quarantine"] if q["file"].endswith("cut.csv.gz")]
+    assert ends["position"] == cut["events"]
+    assert ends["reason"].startswith("file ends early")
+    assert metrics["events"]["read"] == metrics["events"]["events"] + metrics["events"]["quarantined"]

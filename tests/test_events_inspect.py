@@ -7,6 +7,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from clickintent import cli
@@ -45,6 +46,19 @@ def test_what_inspect_prints_can_be_pasted(tmp_path: Path, capsys: pytest.Captur
     metrics = ingest(made, made.workspace).metrics
     assert metrics["events"]["events"] == 6
     assert not list(tmp_path.glob("**/.tmp*"))
+
+
+def test_a_remote_file_is_inspected_and_ingested(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw.parquet", [("v", None, T0, "/cards", None)])
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/day=1/raw.parquet", raw.read_bytes())
+    found = inspect("memory://bucket/day=*/*.parquet")
+    assert found.metrics["events"]["events"] == 1
+    made = Config(workspace=tmp_path / "out", sources=(found.source,))
+    ingest(made, made.workspace)
+    (file,) = tables(tmp_path / "out")["files.parquet"]
+    assert file["file"] == "memory://bucket/day=1/raw.parquet"
+    assert ingest(made, made.workspace).metrics["events"]["files"] == 1
 
 
 def test_inspect_looks_at_the_first_rows_of_a_large_file(tmp_path: Path) -> None:

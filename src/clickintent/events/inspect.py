@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from clickintent.config import Config, PrivacyConfig, SourceConfig
 from clickintent.errors import DataError
-from clickintent.events import coding, files, staging
+from clickintent.events import coding, files, remote, staging
 from clickintent.events import engine as engines
 from clickintent.events.clean import Cleaner
 from clickintent.events.ingest import read_file, rewrite
@@ -70,26 +70,13 @@ def inspect(path: str, *, reader: str | None = None, rows: int = _ROWS) -> Inspe
         DataError: if the format is not recognised, or nothing can be read.
     """
     first = files.files(path)[0]
-    found = reader or recognise(first)
-    if found is None:
-        raise DataError(
-            f"{first}: the format is not recognised. Name it with --reader, or make it a table with named "
-            "columns."
-        )
-    source = SourceConfig(reader=found, path=path)
-    if found == "table":
-        columns = guess_columns(names(first))
-        if not {"page", "url"} & set(columns) and "event_type" in columns:
-            columns["page"] = columns["event_type"]  # an app's events, named after its screens
-        constants = {} if "event_type" in columns else {"event_type": "page_view"}
-        source = source.model_copy(update={"columns": columns, "constants": constants})
-        table.check(source)
     privacy = PrivacyConfig(min_people=1)
     keys = coding.derive(secrets.token_bytes(32))
     with tempfile.TemporaryDirectory(prefix="clickintent-") as folder:
         scratch, made = Path(folder) / "scratch", Path(folder) / "made"
-        config = Config(workspace=made, sources=(source,), privacy=privacy)
         with engines.open_engine(scratch) as engine:
+            source = _source(path, str(engine.local(first)), reader)
+            config = Config(workspace=made, sources=(source,), privacy=privacy)
             cleaner = Cleaner(keys, privacy)
             file = RawFile(0, first, source)
             account = staging.stage(engine, cleaner, file, scratch, limit=rows)
@@ -99,3 +86,23 @@ def inspect(path: str, *, reader: str | None = None, rows: int = _ROWS) -> Inspe
             rewrite(engine, config, keys, manifest, [coded], [refused], cleaner.values, {}, made, quiet=True)
         sessions = pq.read_table(made / "sessions")
     return Inspection(source, manifest.metrics, sessions, account.read >= rows)
+
+
+def _source(path: str, local: str, reader: str | None) -> SourceConfig:
+    """How to read the file; of a table, with the columns that its names suggest."""
+    found = reader or recognise(local)
+    if found is None:
+        raise DataError(
+            f"{remote.shown(path)}: the format is not recognised. Name it with --reader, or make it a table "
+            "with named columns."
+        )
+    source = SourceConfig(reader=found, path=path)
+    if found != "table":
+        return source
+    columns = guess_columns(names(local))
+    if not {"page", "url"} & set(columns) and "event_type" in columns:
+        columns["page"] = columns["event_type"]  # an app's events, named after its screens
+    constants = {} if "event_type" in columns else {"event_type": "page_view"}
+    source = source.model_copy(update={"columns": columns, "constants": constants})
+    table.check(source)
+    return source
