@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import random
 import shutil
@@ -20,8 +21,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from clickintent.config import Config, PrivacyConfig, SessionsConfig, SourceConfig
-from clickintent.errors import DataError
-from clickintent.events import ingest
+from clickintent.errors import DataError, WorkspaceError
+from clickintent.events import ingest, workers
 from clickintent.workspace import commit, recover
 
 T0 = 1_767_225_600_000_000
@@ -295,6 +296,7 @@ def test_a_commit_that_was_interrupted_is_finished(
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_the_old_tables(tmp_path: Path, two_days: Path) -> None:
+    """Here by a limit on what one file may hold, which needs no rights."""
     raw, out = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()
     shutil.copy(two_days / "0.parquet", raw)
@@ -311,11 +313,72 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_old_tables(tmp_path: Path, 
     process = run_ingest(raw, out, preexec_fn=small_files)
     _, said = process.communicate()
     assert process.returncode != 0
-    assert "disk" in said.decode().lower() or "File too large" in said.decode(), said.decode()[-2000:]
+    assert "WorkspaceError" in said.decode()
+    assert f"{out}" in said.decode()
+    assert "the disk is full" in said.decode()
     recover(out)
     assert tables(out) == before
     ingest(config(raw, out), out)
     assert len(tables(out)["files.parquet"]) == 2
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path, two_days: Path) -> None:
+    out = tmp_path / "small"
+    out.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(out)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        with pytest.raises(WorkspaceError, match="the disk is full"):
+            ingest(config(two_days, out / "w"), out / "w")
+        assert not (out / "w" / "events").exists()
+        subprocess.run(["mount", "-o", "remount,size=50m", str(out)], check=True)
+        ingest(config(two_days, out / "w"), out / "w")
+        assert len(tables(out / "w")["files.parquet"]) == 2
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+
+
+# --- side by side ---
+
+
+def test_workers_give_the_same_tables(
+    tmp_path: Path, two_days: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(two_days, raw)
+    (raw / "3.parquet").write_bytes(b"PAR1 and no more")
+    write(raw / "4.parquet", [("a", None, T0, "/cards", "Mail jane@example.com"), ("", None, T0, "/", None)])
+    metrics = {}
+    for name, least in (("here", 2**60), ("workers", 0)):
+        monkeypatch.setattr(workers, "_WORTH_IT", least)
+        monkeypatch.setattr(workers, "_MOST", 2)
+        with pytest.raises(DataError, match=r"1 of 4 new files.*\n.*3\.parquet: "):
+            ingest(config(raw, tmp_path), tmp_path / name)
+        found = json.loads((tmp_path / name / ".ingest" / "manifest.json").read_text())
+        metrics[name] = found["metrics"]
+    assert tables(tmp_path / "here") == tables(tmp_path / "workers")
+    assert metrics["here"] == metrics["workers"]
+    assert metrics["workers"]["privacy"]["removed"] == {"title": {"email": 1}}
+
+
+def test_a_killed_worker_is_a_clear_error(
+    tmp_path: Path, two_days: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_WORTH_IT", 0)
+    start = workers._start
+
+    def dying() -> subprocess.Popen[bytes]:
+        worker = start()
+        worker.kill()
+        return worker
+
+    monkeypatch.setattr(workers, "_start", dying)
+    with pytest.raises(DataError, match=r"was killed.*memory"):
+        ingest(config(two_days, tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out" / "events").exists()
 
 
 # --- damage ---

@@ -62,6 +62,16 @@ class MissingDependencyError(ClickintentError):
     """An optional dependency is not installed."""
 
 
+def error_of(name: str, text: str) -> Exception:
+    """The error of that name that another process raised; a ``RuntimeError`` if it was none of ours."""
+    kind = globals().get(name)
+    if not (isinstance(kind, type) and issubclass(kind, ClickintentError)):
+        kind = RuntimeError
+    error: Exception = kind.__new__(kind)  # some have a constructor of their own, which made the text
+    error.args = (text,)
+    return error
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or say how to install it.
 

@@ -7,6 +7,7 @@ a stage killed before that is done again, from its checkpoints where it keeps an
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -103,6 +104,35 @@ def recover(folder: Path) -> None:
             (made / name).rename(folder / name)
     journal.unlink()
     shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def enough_space(folder: Path) -> Iterator[None]:
+    """A disk that fills, whoever notices it, becomes an error that says so.
+
+    Raises:
+        WorkspaceError: if it does.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, WorkspaceError) or not is_full(error):
+            raise
+        raise WorkspaceError(
+            f"{folder}: the disk is full, or files may not grow further. Nothing was changed. Free some "
+            "space and give the same command again."
+        ) from error
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that there is no room left."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    while error is not None:
+        said = str(error)
+        if getattr(error, "errno", None) in full or any(os.strerror(number) in said for number in full):
+            return True
+        error = error.__cause__
+    return False
 
 
 def fingerprint(*parts: Any) -> str:

@@ -1,8 +1,8 @@
 """Coded events → all public tables, in ranges of visitors.
 
-Two passes: the first takes duplicates out and counts who shares which value, the second sessionises and writes
-what may be published. Nothing crosses from one range to another but counts that add up, because a visitor is in
-one range only. On DuckDB ranges bound the memory; Spark takes all visitors as one.
+Two passes: the first takes duplicates out and counts who shares which value, the second sessionises and
+writes what may be published. Nothing crosses from one range to another but counts that add up, because a
+visitor is in one range only. On DuckDB ranges bound the memory; Spark takes all visitors as one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from clickintent import schema
 from clickintent.config import Config
 from clickintent.events import decode, identity, publish, store
 from clickintent.events.coding import Keys
-from clickintent.events.engine import Engine
 from clickintent.events.publish import Counted, Decision
 from clickintent.events.sessionize import sessionize, timed
 from clickintent.events.staging import ranges
 from clickintent.events.store import ReadFile
+from clickintent.events.tables import Tables
 from clickintent.progress import progress
 
 _RANGE_EVENTS = 3_000_000  # events that are sorted at once
@@ -42,7 +42,7 @@ class Built:
 
 
 def build(
-    engine: Engine,
+    engine: Tables,
     coded: ir.Table,
     total: int,
     files: Sequence[ReadFile],
@@ -62,7 +62,7 @@ def build(
         paths: page code → codes of its segments, of pages whose text is not known any more.
     """
     cuts = list(ranges(engine.ranges(total, _RANGE_EVENTS)))
-    order = _order(files)
+    order = engine.small(_order(files), "files")
     kept: list[ir.Table] = []
     by_file: list[pa.Table] = []
     counts: dict[str, list[pa.Table]] = {name: [] for name in ("page", *publish.SHARED)}
@@ -96,16 +96,14 @@ def build(
     return Built(events, decision, identities)
 
 
-def _order(files: Sequence[ReadFile]) -> ir.Table:
+def _order(files: Sequence[ReadFile]) -> pa.Table:
     """file → where its events stand among those of one time: file by file, each as it was written."""
-    return ibis.memtable(
-        pa.table(
-            {
-                "number": pa.array([f.number for f in files], pa.int64()),
-                "before": pa.array([rank << _POSITION_BITS for rank in range(len(files))], pa.int64()),
-                "sign": pa.array([-1 if f.newest_first else 1 for f in files], pa.int64()),
-            }
-        )
+    return pa.table(
+        {
+            "number": pa.array([f.number for f in files], pa.int64()),
+            "before": pa.array([rank << _POSITION_BITS for rank in range(len(files))], pa.int64()),
+            "sign": pa.array([-1 if f.newest_first else 1 for f in files], pa.int64()),
+        }
     )
 
 
@@ -130,7 +128,7 @@ def _count(events: ir.Table, name: str) -> ir.Table:
     return there.group_by(code=there[name]).agg(visitors=there["visitor"].nunique(), events=there.count())
 
 
-def _seen(engine: Engine, parts: Sequence[ir.Table], pages: Counted, min_people: int) -> pa.Table:
+def _seen(engine: Tables, parts: Sequence[ir.Table], pages: Counted, min_people: int) -> pa.Table:
     """Who saw the pages that few people saw."""
     few = pa.table({"few": pa.array(pages.codes[pages.visitors < min_people], pa.int64())})
     rare = engine.small(few, "few")
@@ -156,7 +154,7 @@ def _public(events: ir.Table, order: ir.Table, pages: ir.Table) -> ir.Table:
 
 
 def _write(
-    engine: Engine,
+    engine: Tables,
     events: ir.Table,
     config: Config,
     published: decode.Published,
@@ -165,15 +163,15 @@ def _write(
     told: dict[str, list[pa.Table]],
 ) -> None:
     name = f"part-{number:05d}"
-    flat, keys = timed(events, config.sessions)
+    flat, keys = timed(engine.together(events, "visitor"), config.sessions)
     flat = engine.temporary(flat)
     links, sessions = sessionize(flat, keys)
-    sessions = sessions.order_by("start", "visitor", "first")
-    engine.write(sessions, made / "sessions", name, schema.SESSIONS, decode.sessions, published)
-    links = links.order_by("known_at", "visitor", "first", "account")
-    engine.write(links, made / "links", name, schema.LINKS, decode.sightings, published)
-    in_time = flat.order_by("ts", "visitor", "event")
-    engine.write(in_time, made / "events", name, schema.EVENTS, decode.events, published)
+    by_start = ("start", "visitor", "first")
+    engine.write(sessions, made / "sessions", name, schema.SESSIONS, decode.sessions, published, by_start)
+    by_time = ("known_at", "visitor", "first", "account")
+    engine.write(links, made / "links", name, schema.LINKS, decode.sightings, published, by_time)
+    in_time = ("ts", "visitor", "event")
+    engine.write(flat, made / "events", name, schema.EVENTS, decode.events, published, in_time)
     told["page"].append(engine.arrow(_count(flat, "page")))
     for field in ("title", "text"):
         there = flat.filter(flat[field].notnull())

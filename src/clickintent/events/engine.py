@@ -29,8 +29,7 @@ from clickintent.events.reading import ADVICE, first_line, quoted
 from clickintent.events.reading import POSITION as POSITION
 from clickintent.events.reading import Refused as Refused
 from clickintent.events.reading import Rows as Rows
-
-_WRITE_ROWS = 20_000  # of a row group
+from clickintent.events.tables import at_once
 
 
 @ibis.udf.scalar.builtin  # type: ignore[untyped-decorator]
@@ -92,6 +91,10 @@ class Engine:
         """Into how many ranges of visitors so many events must be cut."""
         return max(1, -(-events // at_once))
 
+    def together(self, rows: ir.Table, column: str) -> ir.Table:  # noqa: ARG002 (Spark needs it)
+        """The same rows: here all are in one place."""
+        return rows
+
     def small(self, rows: pa.Table, name: str) -> ir.Table:
         """A table that fits into memory, to join with."""
         return self.temporary(rows, name)
@@ -112,11 +115,25 @@ class Engine:
         return self.con.to_pyarrow(rows)
 
     def batches(self, rows: ir.Table, size: int = 20_000) -> Iterator[pa.RecordBatch]:
-        """Rows as a stream of Arrow batches, in their order; nothing else may run meanwhile."""
+        """Rows as a stream of Arrow batches, in their order; nothing else may run meanwhile.
+
+        Raises:
+            duckdb.Error: if a raw file turns out to be damaged. See ``salvaging``.
+        """
         # not ibis' own to_pyarrow_batches, which warns of deprecation with DuckDB 1.5
         result = self.con.con.execute(self.con.compile(rows))
         fetch = getattr(result, "to_arrow_reader", None) or result.fetch_record_batch
-        yield from fetch(size)
+        reader = fetch(size)
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except (OSError, pa.ArrowException) as error:
+                # Arrow's stream turns the errors that DuckDB meets on the way into its own
+                full = "Out of Memory" in str(error)
+                raise (duckdb.OutOfMemoryException if full else duckdb.Error)(str(error)) from error
+            yield batch
 
     def write(
         self,
@@ -126,17 +143,18 @@ class Engine:
         schema: pa.Schema,
         decode: Callable[[pa.Table, Published], pa.Table],
         published: Published,
+        order: Sequence[str] = (),
     ) -> None:
-        """Stream ``rows``, decoded, into one Parquet file of exactly ``schema``.
+        """Stream ``rows``, sorted and decoded, into one Parquet file of exactly ``schema``.
 
         Bounded memory: one row group at a time.
         """
+        rows = rows.order_by(*order) if order else rows
         folder.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd") as writer:
-            for batch in self.batches(rows, _WRITE_ROWS):
-                writer.write_table(
-                    decode(pa.Table.from_batches([batch]), published), row_group_size=_WRITE_ROWS
-                )
+            n = at_once(schema)
+            for batch in self.batches(rows, n):
+                writer.write_table(decode(pa.Table.from_batches([batch]), published), row_group_size=n)
 
     def read(self, path: str, needed: dict[str, str] | None = None) -> Rows:
         """Read one raw file of any known format; text formats give text columns.

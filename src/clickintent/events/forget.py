@@ -24,11 +24,10 @@ from clickintent import schema
 from clickintent.config import Config
 from clickintent.errors import WorkspaceError
 from clickintent.events import coding, publish, store
-from clickintent.events import engine as engines
 from clickintent.events.clean import FORGOTTEN
-from clickintent.events.engine import Engine
-from clickintent.events.ingest import MADE, OUTPUTS, rewrite
+from clickintent.events.ingest import MADE, OUTPUTS, open_engine, rewrite
 from clickintent.events.store import Manifest
+from clickintent.events.tables import Tables
 from clickintent.workspace import Metrics, commit, recover
 
 #: Tables that other stages make, by session.
@@ -81,7 +80,7 @@ def forget(config: Config, *, visitor: str | None = None, account: str | None = 
     try:
         with (
             tempfile.TemporaryDirectory(dir=out, prefix=".tmp-forget-") as scratch,
-            engines.open_engine(Path(scratch), memory_limit=config.memory_limit) as engine,
+            open_engine(config, Path(scratch)) as (engine, _),
         ):
             return _forget(
                 engine, config, keys, manifest, codes, shown, visitor is not None, Path(scratch), made
@@ -91,7 +90,7 @@ def forget(config: Config, *, visitor: str | None = None, account: str | None = 
 
 
 def _forget(
-    engine: Engine,
+    engine: Tables,
     config: Config,
     keys: coding.Keys,
     manifest: Manifest,
@@ -152,7 +151,7 @@ def _codes(keys: coding.Keys, given: str) -> list[int]:
 
 
 def _theirs(
-    engine: Engine, out: Path, events: ir.Table, codes: list[int], shown: list[str], is_visitor: bool
+    engine: Tables, out: Path, events: ir.Table, codes: list[int], shown: list[str], is_visitor: bool
 ) -> tuple[ir.Table, list[int]]:
     """The events of the person, and the codes of the visitors that are wholly theirs."""
     if is_visitor:

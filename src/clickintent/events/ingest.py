@@ -2,16 +2,17 @@
 
 A file that was read is not read again. Its events stay, coded, in the workspace, and every call makes all
 tables anew from the events of all files, in ranges of visitors: so what comes out is the same, whether the
-files came one a day or all at once, however late an event arrives, and memory does not grow with their number.
+files came one a day or all at once, however late an event arrives, and memory does not grow with them.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,16 @@ from clickintent import schema
 from clickintent._version import __version__
 from clickintent.config import Config, SourceConfig
 from clickintent.errors import ConfigError, DataError, EmptyInputError
-from clickintent.events import coding, files, publish, readers, remote, staging, store, summary
+from clickintent.events import coding, files, publish, readers, remote, staging, store, summary, workers
 from clickintent.events import engine as engines
 from clickintent.events.build import build
 from clickintent.events.clean import Cleaner
 from clickintent.events.decode import Published
-from clickintent.events.engine import Engine
-from clickintent.events.staging import RawFile
+from clickintent.events.staging import RawFile, Staged
 from clickintent.events.store import Manifest, ReadFile
-from clickintent.progress import progress, say
-from clickintent.workspace import commit, fingerprint, recover, write_json
+from clickintent.events.tables import Tables
+from clickintent.progress import Advance, progress, say
+from clickintent.workspace import commit, enough_space, fingerprint, recover, write_json
 
 OUTPUTS = (
     *("events", "quarantine", "pages.parquet", "sessions", "links", "identities.parquet"),
@@ -41,10 +42,13 @@ OUTPUTS = (
 )
 MADE = ".made-ingest"  # where everything is made before it takes its place
 
+#: ``stage_files`` of ``staging``, ``workers`` or ``spark``.
+StageFiles = Callable[[Cleaner, Sequence[RawFile], Path, Advance], list[Staged]]
+
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What an ingest did: ``metrics`` has the sections ``events``, ``sessions``, ``identity``, ``privacy``."""
+    """What an ingest did: ``metrics`` has the sections events, sessions, identity and privacy."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -54,12 +58,12 @@ def ingest(config: Config, out: Path, *, force: bool = False) -> IngestResult:
 
     ``events/``, ``sessions/``, ``links/``, ``quarantine/``, ``pages.parquet``, ``identities.parquet``,
     ``privacy.json``, and ``.ingest/``, which is what the next call goes on from. Equal files give equal
-    tables, in whatever portions they come. Nothing in ``out`` changes unless all of it does: a call that fails
-    or is killed leaves what was there before. Memory is bounded: what does not fit goes to a temporary folder in
-    ``out``.
+    tables, in whatever portions they come. Nothing in ``out`` changes unless all of it does: a call that
+    fails or is killed leaves what was there before. Memory is bounded: what does not fit goes to a temporary
+    folder in ``out``.
 
-    A file that has changed since it was read, and other settings than it was read with, make everything be read
-    again, which needs all files to be there.
+    A file that has changed since it was read, and other settings than it was read with, make everything be
+    read again, which needs all files to be there.
 
     Args:
         force: forget what was read before, and start over with the files that are there.
@@ -69,6 +73,7 @@ def ingest(config: Config, out: Path, *, force: bool = False) -> IngestResult:
         DataError: if a file is missing or cannot be read; what could be read is kept, unless nothing could.
         MissingColumnsError: if files lack columns that their reader needs.
         EmptyInputError: if not one usable event is left; says what became of the rows.
+        WorkspaceError: if the disk is full.
     """
     _check(config.sources)
     keys = coding.keys(config.privacy)
@@ -82,11 +87,14 @@ def ingest(config: Config, out: Path, *, force: bool = False) -> IngestResult:
         say("  no new file")
         return IngestResult(manifest.metrics)
     try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".tmp-ingest-") as scratch, ExitStack() as stack:
-            engine = stack.enter_context(engines.open_engine(Path(scratch), memory_limit=config.memory_limit))
+        with (
+            enough_space(out),
+            tempfile.TemporaryDirectory(dir=out, prefix=".tmp-ingest-") as scratch,
+            open_engine(config, Path(scratch)) as (engine, stage_files),
+        ):
             values, paths = _known(out, manifest)
             cleaner = Cleaner(keys, config.privacy, frozenset(manifest.forgotten), values)
-            failed = _stage(engine, cleaner, new, Path(scratch), manifest)
+            failed = _stage(stage_files, cleaner, new, Path(scratch), manifest)
             manifest.add_removed(cleaner.removed)
             coded = [
                 *_parts(out / store.FOLDER / "coded", manifest, "part-*"),
@@ -105,8 +113,30 @@ def ingest(config: Config, out: Path, *, force: bool = False) -> IngestResult:
     return IngestResult(manifest.metrics)
 
 
+@contextmanager
+def open_engine(config: Config, scratch: Path) -> Iterator[tuple[Tables, StageFiles]]:
+    """The engine of the configuration, and what stages raw files on it."""
+    if config.engine == "spark":
+        from clickintent.events import spark
+
+        with spark.open_engine(config, scratch) as distributed:
+            yield distributed, partial(spark.stage_files, distributed)
+    else:
+        with engines.open_engine(scratch, memory_limit=config.memory_limit) as engine:
+
+            def stage_files(
+                cleaner: Cleaner, raw: Sequence[RawFile], scratch: Path, advance: Advance
+            ) -> list[Staged]:
+                n = workers.count(raw)
+                if n > 1:
+                    return workers.stage_files(n, config.memory_limit, cleaner, raw, scratch, advance)
+                return staging.stage_files(engine, cleaner, raw, scratch, advance)
+
+            yield engine, stage_files
+
+
 def rewrite(
-    engine: Engine,
+    engine: Tables,
     config: Config,
     keys: coding.Keys,
     manifest: Manifest,
@@ -150,10 +180,8 @@ def rewrite(
         (made / "quarantine").mkdir()
         pq.write_table(schema.QUARANTINE.empty_table(), made / "quarantine" / "part-00000.parquet")
     else:
-        refused = refused.order_by("source", "file", "position")
-        engine.write(
-            refused, made / "quarantine", "part-00000", schema.QUARANTINE, _as_quarantine, Published({})
-        )
+        where, order = made / "quarantine", ("source", "file", "position")
+        engine.write(refused, where, "part-00000", schema.QUARANTINE, _as_quarantine, Published({}), order)
     write_json(metrics["privacy"], made / "privacy.json")
     manifest.built, manifest.metrics = _build_key(config), metrics
     manifest.save(made / store.FOLDER / "manifest.json")
@@ -218,8 +246,9 @@ def _plan(config: Config, keys: coding.Keys, out: Path, force: bool) -> tuple[Ma
         if gone and not force:
             why = f"{changed[0]} has changed" if changed else "the settings have changed"
             raise DataError(
-                f"{why} since the last ingest, so everything must be read again, but {len(gone)} files that were "
-                f"read are not there any more ({gone[0]}{', …' if len(gone) > 1 else ''}). Bring them back; or "
+                f"{why} since the last ingest, so everything must be read again, but {len(gone)} files that "
+                f"were read are not there any more ({gone[0]}{', …' if len(gone) > 1 else ''}). Bring them "
+                "back; or "
                 "use --force to start over without them."
             )
         if known.files and not force:
@@ -241,7 +270,7 @@ def _known(out: Path, manifest: Manifest) -> tuple[dict[str, dict[int, str]], di
 
 
 def _stage(
-    engine: Engine, cleaner: Cleaner, new: Sequence[RawFile], scratch: Path, manifest: Manifest
+    stage_files: StageFiles, cleaner: Cleaner, new: Sequence[RawFile], scratch: Path, manifest: Manifest
 ) -> list[DataError]:
     """Stage every file and add it to the manifest; returns the errors of those that cannot be read.
 
@@ -250,7 +279,7 @@ def _stage(
     """
     failed: list[DataError] = []
     with progress("reading", len(new), "files") as advance:
-        staged = staging.stage_files(engine, cleaner, new, scratch, advance)
+        staged = stage_files(cleaner, new, scratch, advance)
     for one in staged:
         file, account = one.file, one.account
         if account is None:
@@ -282,7 +311,7 @@ def _parts(folder: Path, manifest: Manifest, pattern: str) -> list[Path]:
     return [folder / f"{pattern}.parquet"] if manifest.built else []
 
 
-def _union(engine: Engine, globs: Sequence[Path]) -> ir.Table | None:
+def _union(engine: Tables, globs: Sequence[Path]) -> ir.Table | None:
     found = [engine.parquet(path) for path in globs if any(path.parent.glob(path.name))]
     return ibis.union(*found) if len(found) > 1 else found[0] if found else None
 

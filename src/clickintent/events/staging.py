@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -26,6 +27,7 @@ from clickintent.events import clean, files, readers, remote
 from clickintent.events.clean import CODED, Cleaner
 from clickintent.events.engine import Engine
 from clickintent.progress import Advance
+from clickintent.workspace import enough_space, is_full
 
 _BATCH_ROWS = 122_880  # DuckDB's own row group
 _CHUNK_ROWS = 1_000_000  # events in one scratch file
@@ -90,13 +92,23 @@ def stage(
 
     Raises:
         DataError: if nothing of the file can be read.
+        WorkspaceError: if the disk is full.
         MissingColumnsError: if it lacks columns that its reader needs.
         ConfigError: if the source's column mapping cannot be right.
     """
+    with enough_space(scratch):
+        return _stage_or_salvage(engine, cleaner, file, scratch, limit)
+
+
+def _stage_or_salvage(
+    engine: Engine, cleaner: Cleaner, file: RawFile, scratch: Path, limit: int | None
+) -> Account:
     removed = cleaner.removed.copy()
     try:
         return _stage(engine, cleaner, file, scratch, limit)
-    except duckdb.Error:
+    except duckdb.Error as error:
+        if is_full(error):
+            raise
         for half_done in scratch.glob(f"*-{file.number:06d}*.parquet"):
             half_done.unlink()
         cleaner.removed = removed
@@ -115,7 +127,7 @@ def _stage(engine: Engine, cleaner: Cleaner, file: RawFile, scratch: Path, limit
     positions: list[np.ndarray] = []
     reasons: list[str] = []
     with _Chunks(scratch / f"coded-{file.number:06d}") as chunks:
-        for batch in engine.batches(table, _BATCH_ROWS):
+        for batch in _ahead(engine.batches(table, _BATCH_ROWS)):
             cleaned = cleaner.clean(batch, file.source, file.number, latest)
             read += batch.num_rows
             positions.append(cleaned.positions)
@@ -128,8 +140,17 @@ def _stage(engine: Engine, cleaner: Cleaner, file: RawFile, scratch: Path, limit
     refused = quarantine(file, np.concatenate(positions) if positions else np.array([], np.int64), reasons)
     if refused.num_rows:
         pq.write_table(refused, scratch / f"quarantine-{file.number:06d}.parquet")
-    stamp, content = files.stamp(file.path), files.content_hash(file.path)
+    stamp, content = files.stamp(file.path), files.content_hash(str(engine.local(file.path)))
     return Account(read, refused.num_rows, Counter(reasons), newest_first, stamp, content)
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches; the engine computes the next while one is cleaned."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next, batches, None)
+            yield batch
 
 
 def quarantine(file: RawFile, positions: np.ndarray, reasons: list[str]) -> pa.Table:
@@ -151,8 +172,8 @@ def _facts(engine: Engine, rows: ibis.Table) -> tuple[int, bool]:
     """The latest plausible time, and whether the file is written newest first, from its first rows.
 
     A time is implausible after tomorrow, unless the file itself lies there (a simulation): then after a year
-    past the median. Most exports are written oldest first, some newest first, which is told by what successive
-    rows of one visitor mostly do.
+    past the median. Most exports are written oldest first, some newest first, which is told by what
+    successive rows of one visitor mostly do.
     """
     top = rows.select("visitor_id", "ts", "position").limit(_LOOK_AT)
     top = engine.arrow(top.filter(top["ts"] >= clean.EARLIEST)).sort_by("position")
@@ -221,4 +242,4 @@ def write_coded(events: pa.Table, path: Path) -> None:
 def ranges(n: int) -> Iterator[tuple[int, int]]:
     """Cut all visitor codes into ``n`` ranges of equal width: first and last of each."""
     bounds = [-(2**63) + i * 2**64 // n for i in range(n)] + [2**63]
-    yield from ((first, after - 1) for first, after in zip(bounds, bounds[1:], strict=False))
+    yield from ((first, after - 1) for first, after in pairwise(bounds))

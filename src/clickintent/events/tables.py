@@ -5,7 +5,7 @@ Everything else is Ibis expressions, the same on both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,11 @@ from clickintent.events.decode import Published
 
 #: A batch of coded rows → the rows that are published; see ``decode``.
 Decode = Callable[[pa.Table, Published], pa.Table]
+
+
+def at_once(schema: pa.Schema) -> int:
+    """Rows that go into a row group, and are in memory at a time; a session has some ten events."""
+    return 20_000 if "events" in schema.names else 200_000
 
 
 class Tables(Protocol):
@@ -34,6 +39,12 @@ class Tables(Protocol):
     def scope(self) -> AbstractContextManager[None]:
         """Temporary tables made inside are dropped at the end."""
 
+    def together(self, rows: ir.Table, column: str) -> ir.Table:
+        """The same rows, in one place those with the same value of ``column``.
+
+        What follows is grouped by it, and by whatever else, without moving rows about again.
+        """
+
     def ranges(self, events: int, at_once: int) -> int:
         """Into how many ranges of visitors so many events must be cut."""
 
@@ -44,9 +55,17 @@ class Tables(Protocol):
         """Compute ``rows`` into files ``NAME*.parquet`` of ``folder``, and return them as a table."""
 
     def write(
-        self, rows: ir.Table, folder: Path, name: str, schema: pa.Schema, decode: Decode, published: Published
+        self,
+        rows: ir.Table,
+        folder: Path,
+        name: str,
+        schema: pa.Schema,
+        decode: Decode,
+        published: Published,
+        order: Sequence[str] = (),
     ) -> None:
         """Write ``rows``, decoded, into files ``NAME*.parquet`` of ``folder``, of exactly ``schema``.
 
-        In the order of the rows, where they have one: within a file, and from file to file by name.
+        Args:
+            order: columns of ``rows`` that each file is sorted by.
         """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from clickintent import schema
@@ -15,7 +17,15 @@ from clickintent.config import Config
 from clickintent.encoder import SessionEncoder
 from clickintent.errors import ConfigError
 from clickintent.events import OUTPUTS, files
-from clickintent.pipeline.inputs import iso, load_encoder, model_dataset, model_sessions, past, split_at
+from clickintent.pipeline.inputs import (
+    embeddings_table,
+    iso,
+    load_encoder,
+    model_dataset,
+    model_sessions,
+    past,
+    split_at,
+)
 from clickintent.progress import progress
 from clickintent.workspace import Metrics, Workspace, atomically
 
@@ -73,19 +83,13 @@ def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:
     def work() -> Metrics:
         encoder = load_encoder(workspace, "embed")
         dataset, keep = model_dataset(workspace, config, "embed")
-        target = schema.embeddings(encoder.config.dim)
-        done, started = 0, time.monotonic()
+        started = time.monotonic()
         with atomically(workspace.path("embeddings")) as folder:
             folder.mkdir()
-            with (
-                progress("embed", dataset.count_rows(filter=keep), "sessions") as advance,
-                pq.ParquetWriter(folder / "part-00000.parquet", target, compression="zstd") as writer,
-            ):
-                for batch in dataset.to_batches(filter=keep, batch_size=_EMBED_ROWS):
-                    sessions = pa.Table.from_batches([batch])
-                    writer.write_table(_table(sessions["session_id"], encoder.embed(sessions), target))
-                    done += batch.num_rows
-                    advance(done)
+            if config.engine == "spark":
+                done = _embed_on_spark(workspace, config, folder)
+            else:
+                done = _embed_here(encoder, dataset, keep, folder)
         seconds = time.monotonic() - started
         return {
             "embed": {
@@ -100,6 +104,25 @@ def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:
     return workspace.stage("embed", work, made_from=made_from, outputs=["embeddings"], force=force)
 
 
-def _table(session_ids: pa.ChunkedArray, embeddings: np.ndarray, target: pa.Schema) -> pa.Table:
-    values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
-    return pa.table([session_ids, values], schema=target)
+def _embed_here(encoder: SessionEncoder, dataset: ds.Dataset, keep: pc.Expression, folder: Path) -> int:
+    done = 0
+    with (
+        progress("embed", dataset.count_rows(filter=keep), "sessions") as advance,
+        pq.ParquetWriter(
+            folder / "part-00000.parquet", schema.embeddings(encoder.config.dim), compression="zstd"
+        ) as writer,
+    ):
+        for batch in dataset.to_batches(filter=keep, batch_size=_EMBED_ROWS):
+            writer.write_table(embeddings_table(encoder, pa.Table.from_batches([batch])))
+            done += batch.num_rows
+            advance(done)
+    return done
+
+
+def _embed_on_spark(workspace: Workspace, config: Config, folder: Path) -> int:
+    from clickintent.events.spark_session import open_session
+    from clickintent.pipeline.spark_embed import embed_on_spark
+
+    sessions, encoder = workspace.path("sessions"), workspace.path("encoder")
+    with open_session(config.spark) as spark:
+        return embed_on_spark(spark, sessions, encoder, folder, channel=config.sessions.channel)
