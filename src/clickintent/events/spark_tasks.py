@@ -1,4 +1,4 @@
-"""What runs inside Spark's workers: raw files are staged, and parts of tables written, by the usual functions.
+"""What runs inside Spark's workers: they stage raw files and write parts of tables, by the usual functions.
 
 A task may be tried again, or run twice at a time. So each works under names of its own, and gives what is
 complete the name that it has in every try.
