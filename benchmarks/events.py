@@ -36,7 +36,7 @@ KEY = "benchmarks only, no secret"
 
 
 def bare(source: str, out: Path, buckets: int) -> None:
-    """The hand-written query: one statement, or where its lists do not fit into memory, a table cut in buckets.
+    """The hand-written query: one statement, or in buckets of visitors where its lists exceed the memory.
 
     With 20 million events the one statement ends in "Out of Memory" on 24 GiB, so there the fields are first
     written to a DuckDB file, once, and then sessionised bucket by bucket.
@@ -75,7 +75,8 @@ def bare(source: str, out: Path, buckets: int) -> None:
                           OVER (PARTITION BY visitor_id ORDER BY ts) AS number
                 FROM gaps)
               SELECT visitor_id, number, max(user_id) AS account_id, min(ts) AS start, max(ts) AS "end",
-                     count(*) AS n_events, arg_min(referrer, ts) AS referrer, arg_min(campaign, ts) AS campaign,
+                     count(*) AS n_events,
+                     arg_min(referrer, ts) AS referrer, arg_min(campaign, ts) AS campaign,
                      any_value(device) AS device, any_value(country) AS country,
                      list({{'ts': ts, 'event_type': event_type, 'page': page, 'title': title, 'text': text,
                             'dwell_s': CASE WHEN dwell <= 1800000000 THEN dwell / 1e6 END,

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import factories
-from clickintent import schema
+from clickintent import __version__, schema
 from clickintent.config import (
     Config,
     EncoderConfig,
@@ -41,8 +41,9 @@ from clickintent.errors import (
     MissingDependencyError,
     WorkspaceError,
 )
-from clickintent.events import bots, forget, ingest, spark, spark_session, spark_tasks
+from clickintent.events import bots, coding, forget, ingest, spark, spark_session, spark_tasks
 from clickintent.events import engine as engines
+from clickintent.events.staging import RawFile
 from clickintent.simbank import simulate
 
 pytestmark = [
@@ -380,6 +381,38 @@ def test_a_task_that_is_tried_again_leaves_nothing_double(session: Any, tmp_path
     table = pq.read_table(tmp_path / "out")
     assert table.schema.equals(kind)
     assert table["id"].to_pylist() == list(range(50_000))
+
+
+def test_a_raw_file_that_is_staged_again_gives_the_same_files(tmp_path: Path) -> None:
+    """As when the machine is lost whose task had written its files, but not told so."""
+    portion(tmp_path / "raw", 0, seed=0)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    source = SourceConfig(reader="table", path=tmp_path / "raw", columns=COLUMNS)
+    settings = spark_tasks.Staging(
+        coding.derive(b"a secret of the tests"),
+        PrivacyConfig(),
+        frozenset(),
+        str(scratch),
+        "500MB",
+        __version__,
+    )
+    numbers = pa.record_batch({"id": [0]})
+    raw = [RawFile(7, str(tmp_path / "raw" / "day-0-1.parquet"), source)]
+    told, files = [], []
+    for _ in range(2):
+        (batch,) = spark_tasks.stage_some([numbers], raw, settings)
+        told.append(batch.to_pylist())
+        assert {path.suffix for path in scratch.iterdir()} == {".parquet"}
+        files.append({path.name: pq.read_table(path).to_pydict() for path in scratch.iterdir()})
+    assert told[0] == told[1]
+    assert files[0] == files[1]
+    assert sorted(files[0]) == [
+        "coded-000007-0000.parquet",
+        "quarantine-000007.parquet",
+        "values-000007.parquet",
+    ]
+    assert sorted(files[0]) == json.loads(told[0][0]["told"])["files"]
 
 
 def test_no_rows_are_a_file_too(session: Any, tmp_path: Path) -> None:

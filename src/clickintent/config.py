@@ -26,7 +26,9 @@ class SourceConfig(_Frozen):
     """One raw export: which reader, which files, what its columns are called."""
 
     reader: str  # table, ga4, ga360, snowplow, segment, adobe, access_log, or one that a package adds
-    path: Annotated[str, BeforeValidator(str)]  # a file, a folder, a glob, or a URL such as s3://bucket/day=*/
+    path: Annotated[
+        str, BeforeValidator(str)
+    ]  # a file, a folder, a glob, or a URL such as s3://bucket/day=*/
     channel: Literal["web", "app"] = "web"
     name: str = ""  # how the source is called in the tables; the reader's name if empty
     #: Reader ``table``: canonical event column → column in the file. ``visitor_id``, ``ts`` and one of

@@ -17,7 +17,7 @@ from clickintent.errors import ClickintentError, ConfigError, MissingDependencyE
 
 _TIMEOUT_S = 10.0
 #: Who set one of these has made up his mind about memory, ports and the like.
-_CONFIGURED = ("PYSPARK_GATEWAY_PORT", "PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR", "SPARK_HOME")
+_CONFIGURED = ("PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR", "SPARK_HOME")
 #: Of a Spark that runs in this machine alone, if nothing else is configured.
 _LOCAL = {
     "spark.driver.bindAddress": "127.0.0.1",
@@ -106,7 +106,7 @@ def _start(sql: Any, master: str) -> Any:
         if master.startswith("spark://"):
             _reach(master, master.removeprefix("spark://").split(","), 7077)
         builder = builder.master(master)
-    if master.startswith("local"):
+    if master.startswith("local") and not submitted:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         if not any(name in os.environ for name in _CONFIGURED):
             for name, value in _LOCAL.items():
