@@ -15,13 +15,20 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("clickintent", "duckdb", "ibis-framework", "lightgbm", "numpy", "onnxruntime", "pyarrow", "torch")
 
 
+def _short(argument: str) -> str:
+    """A path of this machine by its last part alone."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
 def write_results(name: str, figures: dict[str, Any]) -> Path:
     """Write ``benchmarks/results/NAME.json``."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     record = {
         "benchmark": name,
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(
+            ["python", f"benchmarks/{Path(sys.argv[0]).name}", *(_short(a) for a in sys.argv[1:])]
+        ),
         "machine": {"cores": os.cpu_count(), "memory_gib": round(memory, 1), "processor": platform.machine()},
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         **figures,

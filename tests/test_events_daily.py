@@ -177,6 +177,22 @@ def test_how_sessions_are_cut_can_change_without_reading_again(tmp_path: Path) -
     assert len(tables(out)["sessions"]) == 3
 
 
+def test_fewer_people_are_enough_only_after_reading_again(tmp_path: Path) -> None:
+    """What was too rare is not kept anywhere, so it cannot come back from the workspace."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    one = write(raw / "1.parquet", [(v, None, T0, f"/cards/{v}x/odd", "Odd") for v in "abc"])
+    ingest(config(raw, out, privacy=PrivacyConfig(min_people=5)), out)
+    assert {e["page"] for e in tables(out)["events"]} == {"/"}
+    ingest(config(raw, out, privacy=PrivacyConfig(min_people=2)), out)
+    assert {e["page"] for e in tables(out)["events"]} == {"/cards/{other}/odd"}
+    ingest(config(raw, out, privacy=PrivacyConfig(min_people=4)), out)  # more people: nothing to read
+    assert {e["page"] for e in tables(out)["events"]} == {"/"}
+    one.unlink()
+    write(raw / "2.parquet", [("d", None, T0, "/", None)])
+    with pytest.raises(DataError, match="settings have changed"):
+        ingest(config(raw, out, privacy=PrivacyConfig(min_people=2)), out)
+
+
 def test_what_can_be_read_is_kept_and_what_cannot_is_named(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     write(raw / "1.parquet", [("a", None, T0, "/", None)])

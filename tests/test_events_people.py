@@ -339,6 +339,31 @@ def test_with_the_fifth_visitor_goes_what_four_may_not_tell(bank: Config) -> Non
     assert {p["page"] for p in consistent(bank)["pages.parquet"]} == {"/"}
 
 
+def test_forgetting_may_make_a_page_rare_whose_text_was_never_kept(tmp_path: Path) -> None:
+    """Without c3, /u/jane is rare and merges with /u/bob: under them, /x has enough people, but no text."""
+    rows: list[Row] = [(f"a{i}", None, T0, "/u/jane/x", None) for i in range(2)]
+    rows += [(f"c{i}", None, T0, "/u/jane", None) for i in range(4)]
+    rows += [(f"b{i}", None, T0, "/u/bob/x", None) for i in range(3)]
+    raw = write(tmp_path / "raw.parquet", rows)
+    made = config(raw, tmp_path / "out", privacy=PrivacyConfig(min_people=5))
+    ingest(made, made.workspace)
+    for gone in ("c3", "c2"):
+        forget(made, visitor=gone)
+    found = tables(made.workspace)
+    assert len(found["events"]) == 7
+    for path in made.workspace.rglob("*.parquet"):
+        assert b"jane" not in path.read_bytes()
+
+
+def test_people_forgotten_under_another_key_are_said(
+    bank: Config, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    forget(bank, visitor="e")
+    monkeypatch.setenv("CLICKINTENT_KEY", "another key, long enough")
+    ingest(bank, bank.workspace)
+    assert "forget these people again" in " ".join(capfd.readouterr().err.split())
+
+
 def test_an_account_takes_its_cookies_and_its_part_of_shared_ones(bank: Config) -> None:
     done = forget(bank, account="A")
     # of c: the session with A goes; those with B, and the later one of whom nobody knows, stay

@@ -228,7 +228,8 @@ def _plan(config: Config, keys: coding.Keys, out: Path, force: bool) -> tuple[Ma
     found = [(source, path) for source in config.sources for path in files.files(source.path)]
     known = store.load(out)
     settings = _settings(config, keys)
-    other = [label for label, key in settings.items() if known.settings.get(label, key) != key]
+    other = any(known.settings.get(label, key) != key for label, key in settings.items())
+    other = other or (bool(known.files) and config.privacy.min_people < known.min_people)
     read = {(file.source, file.path): file for file in known.files}
     changed = []
     new = []
@@ -242,14 +243,18 @@ def _plan(config: Config, keys: coding.Keys, out: Path, force: bool) -> tuple[Ma
             file.stamp = stamp
     here = {(source.label, remote.shown(path)) for source, path in found}
     gone = sorted(file.path for key, file in read.items() if key not in here)
+    if known.forgotten and known.key != keys.check:
+        say(
+            f"  [yellow]{len(known.forgotten)} ids were forgotten under another key, which does not tell "
+            "them any more: forget these people again[/]"
+        )
     if force or changed or other:
         if gone and not force:
             why = f"{changed[0]} has changed" if changed else "the settings have changed"
             raise DataError(
                 f"{why} since the last ingest, so everything must be read again, but {len(gone)} files that "
-                f"were read are not there any more ({gone[0]}{', …' if len(gone) > 1 else ''}). Bring them "
-                "back; or "
-                "use --force to start over without them."
+                f"were read are not there any more ({gone[0]}{', …' if len(gone) > 1 else ''}). Bring "
+                "them back; or use --force to start over without them."
             )
         if known.files and not force:
             why = f"{changed[0]} has changed" if changed else "the settings have changed"
@@ -258,7 +263,7 @@ def _plan(config: Config, keys: coding.Keys, out: Path, force: bool) -> tuple[Ma
     elif gone:
         say(f"  {len(gone)} files read before are not there any more; what was in them stays")
     known.settings = {**known.settings, **settings}
-    known.key = keys.check
+    known.key, known.min_people = keys.check, config.privacy.min_people
     first = known.next_number
     return known, [RawFile(first + i, path, source) for i, (source, path) in enumerate(new)]
 

@@ -109,7 +109,7 @@ def decide(
         ("page", code, texts[code] if moved[code] == code else None, list(all_paths[code]))
         for code in generalised
     ]
-    used = {part for path in generalised.values() for part in path if part != rare.OTHER}
+    used = {part for path in generalised.values() for part in path if part in pages.segments}
     kept += [("segment", code, pages.segments[code], None) for code in used]
     table = pa.Table.from_pylist(
         [dict(zip(VALUES.names, row, strict=True)) for row in sorted(kept, key=lambda r: r[:2])],
@@ -171,6 +171,7 @@ class _Pages:
         return codes
 
     def text(self, path: tuple[int, ...]) -> str:
-        parts = [_OTHER if code == rare.OTHER else self.segments[code] for code in path]
+        # the text of a segment that only rare pages had is not kept: forgetting somebody may ask for it
+        parts = [self.segments.get(code, _OTHER) for code in path]
         screen = bool(parts) and parts[0].startswith("\x00")
         return templates.page([part.removeprefix("\x00") for part in parts], screen=screen)

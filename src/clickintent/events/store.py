@@ -44,6 +44,7 @@ class Manifest:
     removed: dict[str, dict[str, int]] = field(default_factory=dict)  # column → detector → occurrences
     forgotten: list[int] = field(default_factory=list)  # codes of people who must not come back
 
+    min_people: int = 1  # the texts of values that fewer people share are not kept
     key: str = ""  # which key the codes were made with; see ``coding.Keys.check``
     built: str = ""  # how the tables were made; empty if they never were
     metrics: dict[str, Any] = field(default_factory=dict)
