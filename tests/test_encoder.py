@@ -137,12 +137,7 @@ def test_save_and_load(themed: SessionEncoder, saved: Path) -> None:
     assert loaded.config == themed.config
     assert loaded.seed == themed.seed
     assert loaded.metrics == themed.metrics
-    assert sorted(p.name for p in saved.iterdir()) == [
-        "encoder.json",
-        "encoder.onnx",
-        "text.safetensors",
-        "weights.safetensors",
-    ]
+    assert tuple(sorted(p.name for p in saved.iterdir())) == FILES
 
 
 def test_saving_what_was_loaded_changes_nothing(saved: Path, tmp_path: Path) -> None:
@@ -151,7 +146,10 @@ def test_saving_what_was_loaded_changes_nothing(saved: Path, tmp_path: Path) -> 
         assert (tmp_path / "copy" / file.name).read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["encoder.json", "encoder.onnx", "text.safetensors", "weights.safetensors"])
+FILES = ("encoder.int8.onnx", "encoder.json", "encoder.onnx", "text.safetensors", "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_damage_is_named(saved: Path, tmp_path: Path, name: str) -> None:
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -16,10 +16,16 @@ import torch
 
 import factories
 from clickintent.config import EncoderConfig
-from clickintent.encoder.features import FeatureSpace, flatten
-from clickintent.encoder.train import Network, Position, TrainingData, train
+from clickintent.encoder.checkpoint import Position
+from clickintent.encoder.chunks import TrainingData
+from clickintent.encoder.network import Network
+from clickintent.encoder.source import open_source
+from clickintent.encoder.statistics import survey
+from clickintent.encoder.train import train
 
-CONFIG = EncoderConfig(width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=2, batch_events=256)
+CONFIG = EncoderConfig(
+    width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=2, batch_events=256, min_page_count=1
+)
 
 
 def data(sessions: int = 50) -> TrainingData:
@@ -27,10 +33,8 @@ def data(sessions: int = 50) -> TrainingData:
 
 
 def data_of(table: pa.Table) -> TrainingData:
-    flat = flatten(table)
-    rows = np.arange(table.num_rows)
-    space = FeatureSpace.fit(flat, rows, min_page_count=1)
-    return TrainingData(space.encode(flat), rows, flat.texts, space)
+    source = open_source(table)
+    return TrainingData(source, survey(source, CONFIG))
 
 
 def same(a: tuple[Network, Position], b: tuple[Network, Position]) -> bool:

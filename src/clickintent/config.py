@@ -106,6 +106,7 @@ class EncoderConfig(_Frozen):
 
     dim: Annotated[int, Field(ge=4)] = 64  # of the session embedding
     width: Annotated[int, Field(ge=8)] = 64
+    cell: Literal["transformer", "gru"] = "transformer"
     layers: Annotated[int, Field(ge=1)] = 2
     heads: Annotated[int, Field(ge=1)] = 4
     max_events: Annotated[int, Field(ge=2)] = 64  # longer sessions keep their last events
@@ -115,9 +116,12 @@ class EncoderConfig(_Frozen):
     text_buckets: Annotated[int, Field(ge=64)] = 8192
     min_page_count: Annotated[int, Field(ge=1)] = 5  # rarer pages are known by their text alone
     epochs: Annotated[int, Field(ge=1)] = 12
+    #: Over all epochs, however many there are in the data: 20 million are about an hour on two cores.
+    max_sessions: Annotated[int, Field(ge=1)] = 20_000_000
     batch_events: Annotated[int, Field(ge=64)] = 4096  # events in a batch, padding included
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    device: Literal["cpu", "cuda"] = "cpu"  # to train on; cuda trains in bfloat16
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> EncoderConfig:

@@ -19,11 +19,17 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress(title: str, total: int, unit: str = "") -> Iterator[Advance]:
+def progress(title: str, total: int, unit: str = "", *, silent: bool = False) -> Iterator[Advance]:
     """Show the progress of ``total`` steps of work.
 
     On a terminal a bar; elsewhere (a log, CI) a plain line at most every ten seconds.
+
+    Args:
+        silent: show nothing, because another process does.
     """
+    if silent:
+        yield lambda done, note="": None  # noqa: ARG005 - called as the others are
+        return
     if console.is_terminal:
         text = TextColumn("  {task.description}")
         columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

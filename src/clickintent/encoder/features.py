@@ -6,8 +6,9 @@ at the end of a window is decided here, once, for training and for embedding ali
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from clickintent.errors import MissingColumnsError
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+#: What the exported graph is given, by name.
+Inputs = dict[str, npt.NDArray[Any]]
 
 #: Ids before the first real value of a vocabulary.
 PAD, OOV, MASK = 0, 1, 2
@@ -30,6 +33,9 @@ MAX_PAGES = 20_000
 DWELL, GAP, NO_DWELL, NO_GAP = range(4)
 CALENDAR = slice(4, 12)
 NUMERIC_WIDTH = 12
+
+#: Of an event, what the model reads.
+EVENT_FIELDS = ("ts", "event_type", "page", "title", "text", "dwell_s", "gap_s")
 
 _HOUR_US = 3_600_000_000
 
@@ -58,15 +64,32 @@ class Vocabulary:
     def build(cls, column: pa.Array, *, min_count: int = 1, max_size: int | None = None) -> Vocabulary:
         """The values of ``column`` with at least ``min_count`` occurrences, the most frequent first."""
         counted = pc.value_counts(column.drop_null()).to_pylist()
-        kept = sorted((-c["counts"], c["values"]) for c in counted if c["counts"] >= min_count)
+        counts = {c["values"]: c["counts"] for c in counted}
+        return cls.of_counts(counts, min_count=min_count, max_size=max_size)
+
+    @classmethod
+    def of_counts(
+        cls, counts: Mapping[str, int], *, min_count: int = 1, max_size: int | None = None
+    ) -> Vocabulary:
+        """The same of values that are counted already."""
+        kept = sorted((-n, value) for value, n in counts.items() if n >= min_count)
         return cls(tuple(value for _, value in kept[:max_size]))
 
     def __len__(self) -> int:
         return len(self.values) + _RESERVED
 
+    @cached_property
+    def _array(self) -> pa.Array:
+        return pa.array(self.values, pa.string())
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each value."""
+        return {value: i for i, value in enumerate(self.values, _RESERVED)}
+
     def encode(self, column: pa.Array) -> Ints:
         """Ids of ``column``; ``OOV`` for null and for unknown values."""
-        found = pc.index_in(column, value_set=pa.array(self.values, pa.string()), skip_nulls=True)
+        found = pc.index_in(column, value_set=self._array, skip_nulls=True)
         found = found.fill_null(OOV - _RESERVED).to_numpy(zero_copy_only=False)
         ids: Ints = found.astype(np.int64) + _RESERVED
         return ids
@@ -97,7 +120,7 @@ def flatten(sessions: pa.Table, *, last: int | None = None) -> FlatEvents:
         last: keep at most this many events of a session, its last ones.
 
     Raises:
-        MissingColumnsError: if there is no column ``events``.
+        MissingColumnsError: if there is no column ``events``, or a field of an event is missing.
     """
     if "events" not in sessions.column_names:
         raise MissingColumnsError("sessions", ["events"], sessions.column_names)
@@ -110,15 +133,17 @@ def flatten(sessions: pa.Table, *, last: int | None = None) -> FlatEvents:
         lengths = kept
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     fields = {field.name: column for field, column in zip(events.type, events.flatten(), strict=True)}
+    missing = [name for name in EVENT_FIELDS if name not in fields]
+    if missing:
+        raise MissingColumnsError("sessions, events", missing, fields)
     text, texts = _texts(fields["page"], fields["title"], fields["text"])
-    hours = fields["ts"].to_numpy(zero_copy_only=False).astype(np.int64) // _HOUR_US
     return FlatEvents(
         offsets=offsets,
         page=fields["page"],
         event_type=fields["event_type"],
-        log_dwell=_log_seconds(fields["dwell_s"]),
-        log_gap=_log_seconds(fields["gap_s"]),
-        hour_of_week=(hours + 3 * 24) % 168,  # 1 January 1970 was a Thursday
+        log_dwell=log_seconds(fields["dwell_s"].to_numpy(zero_copy_only=False)),
+        log_gap=log_seconds(fields["gap_s"].to_numpy(zero_copy_only=False)),
+        hour_of_week=hour_of_week(fields["ts"].to_numpy(zero_copy_only=False).astype(np.int64)),
         text=text,
         texts=texts,
     )
@@ -131,30 +156,40 @@ def ranges(starts: Ints, lengths: Ints) -> Ints:
     return found
 
 
-def _log_seconds(column: pa.Array) -> Floats:
-    seconds = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    seconds[~np.isfinite(seconds)] = np.nan
-    logs: Floats = np.log1p(np.maximum(seconds, 0.0)).astype(np.float32)
+def hour_of_week(ts: Ints) -> Ints:
+    """Hour of the week in UTC, 0 = Monday 00:00, of times in µs since 1970."""
+    hours: Ints = (ts // _HOUR_US + 3 * 24) % 168  # 1 January 1970 was a Thursday
+    return hours
+
+
+def log_seconds(seconds: npt.ArrayLike) -> Floats:
+    """ln(1 + seconds); NaN where not finite, 0 where negative."""
+    known = np.array(seconds, dtype=np.float64)
+    known[~np.isfinite(known)] = np.nan
+    logs: Floats = np.log1p(np.maximum(known, 0.0)).astype(np.float32)
     return logs
 
 
+def text_of(page: str | None, title: str | None, text: str | None) -> str:
+    """What an event says, as one text: "title | text"; the path stands in for an absent title."""
+    name = title if title is not None else page or ""
+    return f"{name} | {text}" if text else name
+
+
 def _texts(page: pa.Array, title: pa.Array, text: pa.Array) -> tuple[Ints, tuple[str, ...]]:
-    """Index per event into the distinct texts "title | text"; the path stands in for an absent title."""
+    """Index per event into the distinct texts of the events; see ``text_of``."""
     name = pc.coalesce(title, page, pa.scalar("")).dictionary_encode()
     extra = pc.fill_null(text, "").dictionary_encode()
     names, extras = name.dictionary.to_pylist(), extra.dictionary.to_pylist()
-    pair = name.indices.to_numpy().astype(np.int64) * max(len(extras), 1) + extra.indices.to_numpy()
-    distinct, index = np.unique(pair, return_inverse=True)
-    texts = [
-        f"{names[p // len(extras)]} | {extras[p % len(extras)]}"
-        if extras[p % len(extras)]
-        else str(names[p // len(extras)])
-        for p in distinct.tolist()
-    ]
-    return index.astype(np.int64) + 1, ("", *texts)
+    many = max(len(extras), 1)
+    pairs = name.indices.to_numpy().astype(np.int64) * many + extra.indices.to_numpy()
+    pair = pa.array(pairs).dictionary_encode()
+    texts = [text_of(None, names[p // many], extras[p % many]) for p in pair.dictionary.to_pylist()]
+    return pair.indices.to_numpy().astype(np.int64) + 1, ("", *texts)
 
 
-def _edges(values: Floats, bins: int) -> tuple[float, ...]:
+def quantile_edges(values: Floats, bins: int) -> tuple[float, ...]:
+    """Ascending, at most ``bins`` + 1 and at least two, of what is not NaN."""
     known = values[~np.isnan(values)]
     if not len(known):
         return (0.0, 1.0)
@@ -183,8 +218,8 @@ class FeatureSpace:
         return cls(
             pages=Vocabulary.build(flat.page.take(taken), min_count=min_page_count, max_size=MAX_PAGES),
             event_types=Vocabulary.build(flat.event_type.take(taken)),
-            dwell_edges=_edges(flat.log_dwell[rows], cls.BINS),
-            gap_edges=_edges(flat.log_gap[rows], cls.BINS),
+            dwell_edges=quantile_edges(flat.log_dwell[rows], cls.BINS),
+            gap_edges=quantile_edges(flat.log_gap[rows], cls.BINS),
         )
 
     def encode(self, flat: FlatEvents) -> Encoded:

@@ -1,10 +1,14 @@
-"""The session encoder in torch: events → Transformer encoder → masked mean → 64 numbers.
+"""The session encoder in torch: events → Transformer encoder → pooling → 64 numbers.
 
 Every part of an event (page, type, text, dwell, gap, calendar) becomes a vector of its own with its own
 LayerNorm (essential in Transformers4Rec, de Souza Pereira Moreira et al. 2021); an MLP fuses them. Dwell and
 gap are spread over their training quantiles (piecewise-linear encoding, Gorishniy et al. 2022), because a
 single scalar does not survive into 64 numbers beside a page. Attention is bidirectional: what must stay
 hidden is cut off before the model, never by a causal mask.
+
+What is pooled is the mean of the events before attention (a bag of pages, as TF-IDF has it), their mean after
+it (the paper's pooling), and the last event after it. The bag raised the rank of the embedding and what it
+tells about intents, the last event what it tells about the next page: see docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -101,6 +105,20 @@ class Block(nn.Module):
         return out
 
 
+class RecurrentBlock(nn.Module):
+    """A GRU with a skip connection in place of a Transformer block: no mask, it reads from left to right."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.gru = nn.GRU(width, width, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002 - called as Block is
+        out: Tensor = x + self.dropout(self.gru(self.norm(x))[0])
+        return out
+
+
 class SessionModel(nn.Module):
     """Padded events → session embedding."""
 
@@ -112,10 +130,14 @@ class SessionModel(nn.Module):
         self.from_start = nn.Embedding(config.max_events, config.width)
         self.from_end = nn.Embedding(config.max_events, config.width)
         self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
+            RecurrentBlock(config.width, config.dropout)
+            if config.cell == "gru"
+            else Block(config.width, config.heads, config.dropout)
+            for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.project = nn.Linear(config.width, config.dim)
+        self.bag_norm = nn.LayerNorm(config.width)
+        self.project = nn.Linear(3 * config.width, config.dim)
         for table in (self.events.page, self.events.event_type, self.from_start, self.from_end):
             nn.init.normal_(table.weight, std=0.1)
 
@@ -132,57 +154,18 @@ class SessionModel(nn.Module):
         inside = steps < lengths.unsqueeze(1)
         left = (lengths.unsqueeze(1) - 1 - steps).clamp(min=0)
         x = self.events(page, event_type, numeric, text) + self.from_start(steps) + self.from_end(left)
+        share = (inside / lengths.unsqueeze(1)).to(x.dtype).unsqueeze(-1)
+        bag = self.bag_norm((x * share).sum(dim=1))
         mask = inside.unsqueeze(1).unsqueeze(1)
         for block in self.blocks:
             x = block(x, mask)
         x = self.norm(x)
-        weights = inside.to(x.dtype).unsqueeze(-1)
-        mean = (x * weights).sum(dim=1) / weights.sum(dim=1)
-        return x, self.project(mean)
+        mean = (x * share).sum(dim=1)
+        end = (lengths - 1).unsqueeze(1).unsqueeze(2).expand(-1, 1, x.shape[2])
+        last = x.gather(1, end.long()).squeeze(1)
+        return x, self.project(torch.cat([bag, mean, last], dim=1))
 
     def forward(
         self, page: Tensor, event_type: Tensor, numeric: Tensor, text: Tensor, lengths: Tensor
     ) -> Tensor:
         return self.hidden(page, event_type, numeric, text, lengths)[1]
-
-
-class HashedTextModule(nn.Module):
-    """Learned mean of hashed n-grams: distinct texts → (n, dim)."""
-
-    def __init__(self, ids: Tensor, offsets: Tensor, buckets: int, dim: int) -> None:
-        super().__init__()
-        self.table = nn.EmbeddingBag(buckets, dim, mode="mean")
-        nn.init.normal_(self.table.weight, std=0.1)
-        self._ids, self._offsets = ids, offsets
-
-    def forward(self, texts: Tensor) -> Tensor:
-        starts, ends = self._offsets[texts], self._offsets[texts + 1]
-        lengths = ends - starts
-        bags = torch.cumsum(lengths, 0) - lengths
-        flat = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts - bags, lengths)
-        vectors: Tensor = self.table(self._ids[flat], bags)
-        return vectors
-
-
-class FixedTextModule(nn.Module):
-    """Learned projection of fixed vectors."""
-
-    def __init__(self, vectors: Tensor, dim: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(vectors.shape[1], dim)
-        self.vectors = vectors
-
-    def forward(self, texts: Tensor) -> Tensor:
-        projected: Tensor = self.project(self.vectors[texts])
-        return projected
-
-
-class NoTextModule(nn.Module):
-    """Zeros."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self._dim = dim
-
-    def forward(self, texts: Tensor) -> Tensor:
-        return torch.zeros(len(texts), self._dim)

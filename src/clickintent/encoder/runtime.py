@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnxruntime
 
-from clickintent.encoder.features import FeatureSpace, FlatEvents, Floats, Ints, pad
+from clickintent.encoder.features import FeatureSpace, FlatEvents, Floats, Inputs, Ints, ranges
+from clickintent.encoder.single import Event, one_session
 from clickintent.encoder.text import TextVectors
 from clickintent.errors import ArtifactError
 
-#: Padded events in one call: large enough to keep the cores busy, small enough for the cache.
-_BATCH_EVENTS = 2048
+#: The graph's inputs, in order (see ``folded.FoldedModel.forward``), and its output.
+INPUTS = ("page", "event_type", "hour_of_week", "text", "log_dwell", "log_gap", "lengths", "texts")
+OUTPUT = "session_embedding"  # not "embedding": the exporter calls inner values so
+
+#: Padded events in one call: what one operation leaves fits in the cache of a core for the next one.
+_CALL_EVENTS = 1024
 
 
 def cpu_threads() -> int:
-    """One, or ``OMP_NUM_THREADS`` where that is set.
+    """Threads inside one call: one, or ``OMP_NUM_THREADS`` where that is set.
 
     At these widths a second thread waits more than it works. Measured on 2 cores with the default model:
     embedding 18,400 sessions/s with one thread, 9,500 with two (13,500 if they may not spin); a training step
     57 ms with one, 47 with two on an idle machine and over 700 beside any other busy process.
     """
+    return _asked() or 1
+
+
+def cpu_workers() -> int:
+    """Calls side by side: as many as this process has cores, or ``OMP_NUM_THREADS`` where that is set."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return _asked() or (len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+def _asked() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(int(asked), 1) if asked.isdecimal() else 1
+    return max(int(asked), 1) if asked.isdecimal() else 0
 
 
 class OnnxEncoder:
-    """A saved session encoder, ready to embed."""
+    """A saved session encoder, ready to embed. Several threads may use one."""
 
     def __init__(self, onnx: bytes, space: FeatureSpace, text: TextVectors, dim: int, where: str) -> None:
         """
         Raises:
             ArtifactError: if ``onnx`` is no such model; names ``where``.
         """
-        self._space, self._text, self._dim = space, text, dim
+        self._space, self._text, self.dim = space, text, dim
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = cpu_threads()
+        options.intra_op_num_threads = 1  # several calls side by side do better
+        options.enable_mem_pattern = False  # it remembers a plan for each shape, and gains nothing here
         try:
             self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception class per kind of damage
@@ -47,33 +64,62 @@ class OnnxEncoder:
 
     def embed(self, flat: FlatEvents) -> Floats:
         """(n, dim) float32, in the order of the sessions; a session without events is the zero vector."""
-        lengths = flat.lengths
-        out = np.zeros((len(lengths), self._dim), dtype=np.float32)
-        if not lengths.sum():
-            return out
-        events = self._space.encode(flat)
-        vectors = self._text(flat.texts)
-        for rows in _buckets(lengths):
-            batch = pad(events, flat.offsets[rows], lengths[rows])
-            inputs = {
-                "page": batch.page,
-                "event_type": batch.event_type,
-                "numeric": batch.numeric,
-                "text": vectors[batch.text],
-                "lengths": batch.lengths,
-            }
-            out[rows] = self._session.run(None, inputs)[0]
+        out = np.zeros((len(flat.lengths), self.dim), dtype=np.float32)
+        for rows, inputs in self.calls(flat):
+            out[rows] = self._run(inputs)
         return out
 
+    def calls(self, flat: FlatEvents) -> Iterator[tuple[Ints, Inputs]]:
+        """The inputs of each call, and which sessions they are of."""
+        order = np.argsort(flat.lengths, kind="stable")
+        order = order[flat.lengths[order] > 0]
+        lengths = flat.lengths[order]
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        events = ranges(flat.offsets[order], lengths)
+        columns: Inputs = {
+            "page": self._space.pages.encode(flat.page)[events].astype(np.int32),
+            "event_type": self._space.event_types.encode(flat.event_type)[events].astype(np.int32),
+            "hour_of_week": flat.hour_of_week[events].astype(np.int32),
+            "text": flat.text[events].astype(np.int32),
+            "log_dwell": flat.log_dwell[events],
+            "log_gap": flat.log_gap[events],
+        }
+        columns["log_dwell"][ends - 1] = np.nan  # what lasts until an event outside is the future
+        texts = self._text(flat.texts)
+        for first, stop in _ranges(lengths):
+            longest = int(lengths[stop - 1])
+            if lengths[first] == longest:  # nothing to pad, nothing to copy
+                span = slice(starts[first], ends[stop - 1])
+                inputs = {name: column[span].reshape(-1, longest) for name, column in columns.items()}
+            else:
+                index = np.minimum(starts[first:stop, None] + np.arange(longest), ends[-1] - 1)
+                inputs = {name: column[index] for name, column in columns.items()}
+            inputs.update(lengths=lengths[first:stop].astype(np.int32), texts=texts)
+            yield order[first:stop], inputs
 
-def _buckets(lengths: Ints) -> list[Ints]:
-    """Rows of similar length together; empty sessions in none."""
-    order = np.argsort(lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    found: list[Ints] = []
-    end = len(order)
-    while end:
-        start = max(end - max(_BATCH_EVENTS // int(lengths[order[end - 1]]), 1), 0)
-        found.append(order[start:end])
-        end = start
-    return found
+    def embed_one(self, events: Sequence[Event], *, last: int) -> Floats:
+        """(dim,) float32; see ``SessionEncoder.embed_one``."""
+        if not events:
+            return np.zeros(self.dim, dtype=np.float32)
+        inputs, texts = one_session(events, self._space, last)
+        found: Floats = self._run({**inputs, "texts": self._text(texts)})[0]
+        return found
+
+    def _run(self, inputs: Inputs) -> Floats:
+        embedding: Floats = self._session.run([OUTPUT], inputs)[0]
+        return embedding
+
+
+def _ranges(lengths: Ints) -> Iterator[tuple[int, int]]:
+    """Ranges of rows for one call each, from ascending lengths of at least one.
+
+    Rows of one length where there are enough of them, else of lengths that differ by at most an eighth.
+    """
+    stop = len(lengths)
+    while stop:
+        longest = int(lengths[stop - 1])
+        similar = int(np.searchsorted(lengths, longest - longest // 8))
+        first = max(stop - max(_CALL_EVENTS // longest, 1), similar)
+        yield first, stop
+        stop = first

@@ -2,7 +2,8 @@
 
 encoder.json          configuration, vocabularies, quantiles, metrics, version, format
 weights.safetensors   the torch state, to continue training; not needed to embed
-encoder.onnx          the session model
+encoder.onnx          the session model, self-contained; its doc_string says what goes in
+encoder.int8.onnx     the same with integer weights, where that hardly changes the embeddings
 text.safetensors      the text encoder's tables
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -26,8 +27,11 @@ from clickintent.encoder.text import Tensors, from_tensors
 from clickintent.errors import ArtifactError
 from clickintent.workspace import atomically
 
-FORMAT = 1
+FORMAT = 2
 JSON, WEIGHTS, ONNX, TEXT = "encoder.json", "weights.safetensors", "encoder.onnx", "text.safetensors"
+INT8 = "encoder.int8.onnx"
+
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,18 @@ class Artifact:
     weights: Tensors
     text: Tensors
     onnx: bytes
+    int8: bytes | None = None
 
-    def runtime(self, where: str) -> OnnxEncoder:
-        """Ready to embed; ArtifactError if a part cannot be used, naming ``where``."""
+    def runtime(self, where: str, precision: Precision = "float32") -> OnnxEncoder:
+        """Ready to embed; ArtifactError if a part cannot be used or is not there, naming ``where``."""
+        onnx = self.onnx if precision == "float32" else self.int8
+        if onnx is None:
+            raise ArtifactError(
+                f"{where}: there is no int8 model, because it would have changed the embeddings too much "
+                "(see metrics, 'int8'). Load the encoder as float32."
+            )
         text = from_tensors(self.config.text, self.config.text_dim, self.text, where)
-        return OnnxEncoder(self.onnx, self.space, text, self.config.dim, where)
+        return OnnxEncoder(onnx, self.space, text, self.config.dim, where)
 
 
 def save(artifact: Artifact, folder: Path) -> None:
@@ -57,6 +68,7 @@ def save(artifact: Artifact, folder: Path) -> None:
         "seed": artifact.seed,
         "features": artifact.space.to_json(),
         "metrics": artifact.metrics,
+        "int8": artifact.int8 is not None,
     }
     with atomically(folder) as temporary:
         temporary.mkdir()
@@ -64,6 +76,8 @@ def save(artifact: Artifact, folder: Path) -> None:
         (temporary / WEIGHTS).write_bytes(save_tensors(artifact.weights))
         (temporary / TEXT).write_bytes(save_tensors(artifact.text))
         (temporary / ONNX).write_bytes(artifact.onnx)
+        if artifact.int8 is not None:
+            (temporary / INT8).write_bytes(artifact.int8)
 
 
 def load(folder: Path) -> Artifact:
@@ -101,6 +115,7 @@ def load(folder: Path) -> Artifact:
         weights=_tensors(folder / WEIGHTS),
         text=_tensors(folder / TEXT),
         onnx=_read(folder / ONNX),
+        int8=_read(folder / INT8) if head.get("int8") else None,
     )
 
 

@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -26,19 +27,24 @@ from clickintent.errors import ArtifactError, ConfigError, require
 _WORD = re.compile(r"\w+")
 _MAX_CHARACTERS = 2000
 _CACHED_TEXTS = 200_000
+_CACHED_WORDS = 50_000
 
 Tensors = dict[str, npt.NDArray[np.generic]]
 
 
 def ngrams(text: str, buckets: int) -> list[int]:
     """Bucket ids of the words and character trigrams of a text: the same on every machine and run."""
-    grams: list[str] = []
+    ids: list[int] = []
     for word in _WORD.findall(text[:_MAX_CHARACTERS].lower()):
-        bounded = f"<{word}>"
-        grams.append(bounded)
-        if len(bounded) > 3:
-            grams.extend(bounded[i : i + 3] for i in range(len(bounded) - 2))
-    return [zlib.crc32(gram.encode()) % buckets for gram in grams]
+        ids.extend(_of_word(word, buckets))
+    return ids
+
+
+@lru_cache(maxsize=_CACHED_WORDS)
+def _of_word(word: str, buckets: int) -> tuple[int, ...]:
+    bounded = f"<{word}>"
+    trigrams = [bounded[i : i + 3] for i in range(len(bounded) - 2)] if len(bounded) > 3 else []
+    return tuple(zlib.crc32(gram.encode()) % buckets for gram in (bounded, *trigrams))
 
 
 def ngram_table(texts: Sequence[str], buckets: int) -> tuple[Ints, Ints]:
@@ -155,19 +161,35 @@ class SentenceText:
 
 
 class CachedText:
-    """Remembers the vectors of texts, up to a number."""
+    """Remembers the vectors of the texts last asked for, at most 200,000.
+
+    In two halves: when the newer one is full, the older one is dropped, and what is still asked for moves
+    over. Several threads may call: each works on rows that it holds, and what one loses is computed again.
+    """
 
     def __init__(self, source: TextVectors) -> None:
         self._source = source
-        self._known: dict[str, npt.NDArray[np.float32]] = {}
+        self._newer: dict[str, npt.NDArray[np.float32]] = {}
+        self._older: dict[str, npt.NDArray[np.float32]] = {}
+
+    def __len__(self) -> int:
+        return len(self._newer) + len(self._older)
 
     def __call__(self, texts: Sequence[str]) -> Floats:
-        if len(self._known) > _CACHED_TEXTS:
-            self._known.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known.update(zip(new, self._source(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
+        newer, older = self._newer, self._older
+        rows = {text: newer.get(text) for text in texts}
+        missed = [text for text, row in rows.items() if row is None]
+        if missed:
+            found = {text: older[text] for text in missed if text in older}
+            new = [text for text in missed if text not in found]
+            if new:
+                found.update(zip(new, self._source(new), strict=True))
+            rows.update(found)
+            if len(newer) + len(found) > _CACHED_TEXTS // 2:
+                self._newer, self._older = found, newer
+            else:
+                newer.update(found)
+        return np.concatenate([rows[text] for text in texts]).reshape(len(texts), -1)
 
     def tensors(self) -> Tensors:
         return self._source.tensors()

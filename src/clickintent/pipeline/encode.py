@@ -6,19 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-
-from clickintent import schema
 from clickintent._version import __version__
 from clickintent.config import Config
 from clickintent.encoder import SessionEncoder
 from clickintent.errors import ConfigError
 from clickintent.events import OUTPUTS, files
 from clickintent.pipeline.inputs import (
-    embeddings_table,
     iso,
     load_encoder,
     model_dataset,
@@ -26,10 +19,7 @@ from clickintent.pipeline.inputs import (
     past,
     split_at,
 )
-from clickintent.progress import progress
 from clickintent.workspace import Metrics, Workspace, atomically
-
-_EMBED_ROWS = 20_000  # sessions in memory at a time
 
 
 def simulate(workspace: Workspace, config: Config, force: bool) -> Metrics:
@@ -82,14 +72,16 @@ def pretrain(workspace: Workspace, config: Config, force: bool) -> Metrics:
 def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:
     def work() -> Metrics:
         encoder = load_encoder(workspace, "embed")
-        dataset, keep = model_dataset(workspace, config, "embed")
+        _, keep = model_dataset(workspace, config, "embed")
         started = time.monotonic()
         with atomically(workspace.path("embeddings")) as folder:
             folder.mkdir()
             if config.engine == "spark":
                 done = _embed_on_spark(workspace, config, folder)
             else:
-                done = _embed_here(encoder, dataset, keep, folder)
+                done = encoder.embed_parquet(
+                    workspace.path("sessions"), folder / "part-00000.parquet", filter=keep
+                )
         seconds = time.monotonic() - started
         return {
             "embed": {
@@ -102,21 +94,6 @@ def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:
 
     made_from = [__version__, config.sessions, workspace.record("ingest"), workspace.record("pretrain")]
     return workspace.stage("embed", work, made_from=made_from, outputs=["embeddings"], force=force)
-
-
-def _embed_here(encoder: SessionEncoder, dataset: ds.Dataset, keep: pc.Expression, folder: Path) -> int:
-    done = 0
-    with (
-        progress("embed", dataset.count_rows(filter=keep), "sessions") as advance,
-        pq.ParquetWriter(
-            folder / "part-00000.parquet", schema.embeddings(encoder.config.dim), compression="zstd"
-        ) as writer,
-    ):
-        for batch in dataset.to_batches(filter=keep, batch_size=_EMBED_ROWS):
-            writer.write_table(embeddings_table(encoder, pa.Table.from_batches([batch])))
-            done += batch.num_rows
-            advance(done)
-    return done
 
 
 def _embed_on_spark(workspace: Workspace, config: Config, folder: Path) -> int:

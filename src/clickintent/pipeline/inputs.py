@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from clickintent import schema
 from clickintent.config import Config, InSessionConversion
 from clickintent.encoder import SessionEncoder
 from clickintent.errors import EmptyInputError, WorkspaceError
@@ -103,13 +102,6 @@ def embeddings_of(workspace: Workspace, config: Config, sessions: pa.Table, need
         )
     found: np.ndarray = embedding_matrix(stored)[index.to_numpy()]
     return found
-
-
-def embeddings_table(encoder: SessionEncoder, sessions: pa.Table) -> pa.Table:
-    """``schema.embeddings`` of sessions, in their order."""
-    values = pa.array(encoder.embed(sessions).ravel())
-    lists = pa.FixedSizeListArray.from_arrays(values, encoder.config.dim)
-    return pa.table([sessions["session_id"], lists], schema=schema.embeddings(encoder.config.dim))
 
 
 def embedding_matrix(table: pa.Table) -> np.ndarray:

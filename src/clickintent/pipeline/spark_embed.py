@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from clickintent import schema
 from clickintent.encoder import SessionEncoder
+from clickintent.encoder.files import embeddings_table
 from clickintent.events.spark import read_parquet, write_parts
-from clickintent.pipeline.inputs import embeddings_table
 from clickintent.workspace import file_fingerprint
 
 
@@ -49,7 +49,8 @@ class _Embedding:
     made: str  # which encoder: workers may live longer than the one in the folder
 
     def __call__(self, sessions: pa.Table) -> pa.Table:
-        return embeddings_table(_load(self.encoder, self.made), sessions)
+        vectors = _load(self.encoder, self.made).embed(sessions, workers=1)  # Spark has one per core itself
+        return embeddings_table(sessions["session_id"], vectors)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,90 @@
+"""One session as plain Python values → the inputs of the graph, with no table in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clickintent.encoder.features import (
+    EVENT_FIELDS,
+    OOV,
+    FeatureSpace,
+    Inputs,
+    hour_of_week,
+    log_seconds,
+    text_of,
+)
+from clickintent.errors import DataError
+
+Event = Mapping[str, Any]
+
+_STRING, _NUMBER = (str, type(None)), (int, float, np.number, type(None))
+#: Of what type the value of each key is, and how to say so.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "ts": ((int, np.integer), "a whole number of µs since 1970 UTC"),
+    "event_type": (_STRING, "a string or None"),
+    "page": (_STRING, "a string or None"),
+    "title": (_STRING, "a string or None"),
+    "text": (_STRING, "a string or None"),
+    "dwell_s": (_NUMBER, "a number of seconds or None"),
+    "gap_s": (_NUMBER, "a number of seconds or None"),
+}
+_REQUIRED = ("ts", "event_type", "page")
+_ABSENT = object()
+
+
+def one_session(events: Sequence[Event], space: FeatureSpace, last: int) -> tuple[Inputs, list[str]]:
+    """The inputs for a batch of one, all but ``texts``, and the texts of its events.
+
+    Args:
+        events: at least one; see ``SessionEncoder.embed_one``.
+        last: keep at most this many events, the last ones.
+
+    Raises:
+        DataError: if an event lacks a key or has a value of another type; says which.
+    """
+    first = max(len(events) - last, 0)
+    for number in range(max(first - 1, 0), len(events)):
+        _check(events[number], number)
+    kept = events[first:]
+    ts = [event["ts"] for event in kept]
+    before = [events[first - 1]["ts"] if first else None, *ts]
+    gap = [event.get("gap_s", _ABSENT) for event in kept]
+    dwell = [event.get("dwell_s", _ABSENT) for event in kept]
+    for i, at in enumerate(ts):
+        if gap[i] is _ABSENT:
+            gap[i] = None if before[i] is None else (at - before[i]) / 1e6
+        if dwell[i] is _ABSENT and i + 1 < len(ts):
+            dwell[i] = (ts[i + 1] - at) / 1e6
+    dwell[-1] = None  # what lasts until an event outside is the future
+    pages, types = space.pages.ids, space.event_types.ids
+    length = len(kept)
+    ids = [
+        [pages.get(event["page"], OOV) for event in kept],
+        [types.get(event["event_type"], OOV) for event in kept],
+        hour_of_week(np.array(ts, dtype=np.int64)),
+        range(length),
+    ]
+    names = ("page", "event_type", "hour_of_week", "text")
+    inputs: Inputs = dict(zip(names, np.array(ids, dtype=np.int32).reshape(4, 1, length), strict=True))
+    logs = log_seconds([dwell, gap]).reshape(2, 1, length)
+    inputs.update(log_dwell=logs[0], log_gap=logs[1], lengths=np.array([length], dtype=np.int32))
+    return inputs, [text_of(event["page"], event.get("title"), event.get("text")) for event in kept]
+
+
+def _check(event: Event, number: int) -> None:
+    if not isinstance(event, Mapping):
+        raise DataError(f"event {number} is not a mapping, but of type {type(event).__name__}; give a dict.")
+    for name in EVENT_FIELDS:
+        value = event.get(name, _ABSENT)
+        kinds, said = _KINDS[name]
+        if isinstance(value, kinds) or (value is _ABSENT and name not in _REQUIRED):
+            continue
+        if value is _ABSENT:
+            raise DataError(
+                f"event {number} has no key {name!r}; it needs {', '.join(map(repr, _REQUIRED))} and has "
+                f"{', '.join(map(repr, event)) or 'none'}."
+            )
+        raise DataError(f"event {number}: {name!r} must be {said}, not {type(value).__name__}.")
