@@ -43,6 +43,29 @@ def conversion_oracle(folder: Path, sessions: pa.Table) -> Oracle:
     true = np.zeros((truth.num_rows, len(classes)))
     true[row, names.indices.to_numpy()] = pc.list_flatten(truth["p"]).to_numpy()
 
+    at, fits = _matched(truth, sessions)
+    return Oracle(classes, np.where(fits[:, None], true[at], np.nan))
+
+
+def main_intents(folder: Path, sessions: pa.Table) -> pa.Array:
+    """The intent that each session was mostly about, (n,) strings; null where the truth is not known.
+
+    Raises:
+        DataError: if the folder does not hold the truth.
+    """
+    truth = _read(folder, "sessions.parquet", ["user_pseudo_id", "start_us", "end_us", "intents"])
+    truth = truth.filter(pc.greater(pc.list_value_length(truth["intents"]), 0))  # bots have none
+    truth = truth.sort_by([("user_pseudo_id", "ascending"), ("start_us", "ascending")])
+    at, fits = _matched(truth, sessions)
+    main = pc.list_element(truth["intents"], 0).combine_chunks()
+    return main.take(pa.array(at, mask=~fits))
+
+
+def _matched(truth: pa.Table, sessions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """For each session the truth's row of the same cookie that it overlaps, and whether there is one.
+
+    ``truth`` is sorted by cookie and start.
+    """
     cookies = pc.unique(truth["user_pseudo_id"])
     theirs = pc.index_in(truth["user_pseudo_id"], value_set=cookies).to_numpy()
     ours = pc.fill_null(pc.index_in(sessions["visitor_id"], value_set=cookies), -1).to_numpy()
@@ -54,7 +77,7 @@ def conversion_oracle(folder: Path, sessions: pa.Table) -> Oracle:
     at = np.maximum(found, 0)
     fits = (found >= 0) & (theirs[at] == ours)
     fits &= truth["end_us"].to_numpy()[at] + _SLACK_US >= sessions["start"].to_numpy()
-    return Oracle(classes, np.where(fits[:, None], true[at], np.nan))
+    return at, fits
 
 
 def tile_oracle(folder: Path, slates: Slates) -> np.ndarray:
