@@ -1,8 +1,9 @@
 """The tasks of ``quality.py``: what a model may see of a session, what came of it, and who is tested.
 
 Every task cuts sessions first and looks at the answer afterwards: no feature sees more than ``Task.seen``.
-Splits are temporal, or, where the data is a day long, by visitor. What is learned without labels is learned
-from ``Data.past`` alone: sessions that ended before the split, or sessions of the training visitors.
+Splits are temporal, or, where the data is a day long, by visitor: each seed tests another fifth of them. What
+is learned without labels is learned from ``Data.past`` alone: sessions that ended before the split, or
+sessions of the training visitors.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from clickintent.events.prefix import first_events
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CLICKINTENT_DATA", ROOT.parent / "shared" / "data"))
+FOLDS = 5
+SAME = 0  # the seed of what is the same under every seed
 MAX_TRAIN, MAX_TEST = 20_000, 20_000  # rows of one task: enough for narrow intervals
 MONDAY_US = 1_207_008_000_000_000  # 2008-04-01, the first day of the e-shop's clicks
 
@@ -47,6 +50,8 @@ class Task:
     test: np.ndarray
     cluster: np.ndarray  # (n,) drawn together in the bootstrap
     floor: np.ndarray  # sessions of ``seen`` that vocabularies may be made from
+    #: Of the bootstrap: equal where seeds test the same rows, so that their mean is as uncertain as the rows.
+    draw: int
     oracle: np.ndarray | None = None  # (n, c) the simulator's probabilities
 
 
@@ -103,7 +108,9 @@ def _task(
         offset = np.tile(log_frequencies(target, classes, train), (len(target), 1))
     if cluster is None:
         cluster = _codes(seen["visitor_id"])[row]
-    return Task(name, metrics, seen, row, target, offset, train, test, cluster, np.unique(row[train]), oracle)
+    return Task(
+        name, metrics, seen, row, target, offset, train, test, cluster, np.unique(row[train]), seed, oracle
+    )
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
@@ -182,14 +189,15 @@ def _in_time(sessions: pa.Table, at: int) -> tuple[pa.Table, np.ndarray, np.ndar
     return sessions.filter(before), before.to_numpy(), after.to_numpy()
 
 
-def _by_visitor(sessions: pa.Table, seed: int, share: float = 0.3) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """A share of the visitors is tested."""
+def _by_visitor(sessions: pa.Table, seed: int) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """One of five parts of the visitors is tested."""
     code = _codes(sessions["visitor_id"])
-    tested = (np.random.default_rng(seed).random(int(code.max()) + 1) < share)[code]
+    part = np.random.default_rng(0).integers(0, FOLDS, int(code.max()) + 1)
+    tested = (part == seed % FOLDS)[code]
     return sessions.filter(pa.array(~tested)), ~tested, tested
 
 
-def vanguard(work: Path, seed: int) -> Data:
+def vanguard(work: Path, _seed: int) -> Data:
     """An investment firm's process: reach ``confirm`` from the first events; the next step."""
     config = load_config(ROOT / "examples" / "vanguard.toml")
     config = config.model_copy(update={"workspace": work / "vanguard"})
@@ -197,9 +205,9 @@ def vanguard(work: Path, seed: int) -> Data:
     at = config.split.at_us
     assert at is not None
     past, train, test = _in_time(sessions, at)
-    tasks = [_reaches("Vanguard", sessions, "page", "confirm", k, train, test, seed) for k in (1, 2, 3, 4)]
+    tasks = [_reaches("Vanguard", sessions, "page", "confirm", k, train, test, SAME) for k in (1, 2, 3, 4)]
     tasks.append(
-        _next("Vanguard: next step", sessions, _codes(_chunked(sessions, "page")), train, test, seed)
+        _next("Vanguard: next step", sessions, _codes(_chunked(sessions, "page")), train, test, SAME)
     )
     return Data("vanguard", past, tasks, text="none")
 
@@ -218,7 +226,7 @@ def ga360(work: Path, seed: int) -> Data:
     return Data("ga360", past, tasks, min_page_count=3)
 
 
-def eshop(work: Path, seed: int) -> Data:
+def eshop(work: Path, _seed: int) -> Data:
     """A clothing shop's clicks: the next category and the next photo location. Split in time."""
     raw = pq.read_table(SHARED / "eshop_clothing_2008" / "eshop_2008.parquet")
     days = pc.days_between(
@@ -264,8 +272,8 @@ def eshop(work: Path, seed: int) -> Data:
     location = raw["location"].to_numpy()
     assert len(by) == int(sessions["n_events"].to_numpy().sum())
     tasks = [
-        _next("e-shop: next category", sessions, category[by], train, test, seed),
-        _next("e-shop: next photo location", sessions, location[by], train, test, seed),
+        _next("e-shop: next category", sessions, category[by], train, test, SAME),
+        _next("e-shop: next photo location", sessions, location[by], train, test, SAME),
     ]
     return Data("eshop", past, tasks, min_page_count=3)
 

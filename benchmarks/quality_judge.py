@@ -26,13 +26,13 @@ def judge(task: Task, matrix: Matrix, head: str, seed: int) -> dict[str, Estimat
     """
     features = matrix[task.row]
     given = HeadTask(task.target, task.offset, task.train, seed)
-    return measure(task, HEADS[head](features, given, task.test).test, seed)
+    return measure(task, HEADS[head](features, given, task.test).test)
 
 
-def measure(task: Task, probabilities: np.ndarray, seed: int) -> dict[str, Estimate]:
+def measure(task: Task, probabilities: np.ndarray) -> dict[str, Estimate]:
     """The task's metrics of probabilities (test rows, classes)."""
     truth = task.target[task.test]
-    resamples = metrics.Resamples.draw(len(task.test), RESAMPLES, seed, task.cluster[task.test])
+    resamples = metrics.Resamples.draw(len(task.test), RESAMPLES, task.draw, task.cluster[task.test])
     best = probabilities.argmax(axis=1)
     found = {}
     for name in task.metrics:
@@ -49,7 +49,7 @@ def measure(task: Task, probabilities: np.ndarray, seed: int) -> dict[str, Estim
     return found
 
 
-def oracle(task: Task, seed: int) -> dict[str, Estimate] | None:
+def oracle(task: Task) -> dict[str, Estimate] | None:
     """What the simulator's own probabilities would get; rows that it does not know get the offset's."""
     if task.oracle is None:
         return None
@@ -58,7 +58,7 @@ def oracle(task: Task, seed: int) -> dict[str, Estimate] | None:
     known = np.isfinite(true).any(axis=1)
     start = np.exp(task.offset[task.test]) * shown
     true = np.where(known[:, None], np.nan_to_num(true) * shown, start)
-    return measure(task, true / np.maximum(true.sum(axis=1, keepdims=True), 1e-12), seed)
+    return measure(task, true / np.maximum(true.sum(axis=1, keepdims=True), 1e-12))
 
 
 def mean(estimates: list[Estimate]) -> Estimate:

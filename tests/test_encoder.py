@@ -16,7 +16,7 @@ import pytest
 import factories
 from clickintent import schema
 from clickintent.config import EncoderConfig
-from clickintent.encoder import SessionEncoder
+from clickintent.encoder import SessionEncoder, storage
 from clickintent.errors import ArtifactError, ConfigError, EmptyInputError, MissingColumnsError
 
 SMALL = EncoderConfig(width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=2, min_page_count=2)
@@ -153,13 +153,14 @@ FILES = ("encoder.int8.onnx", "encoder.json", "encoder.onnx", "text.safetensors"
 def test_damage_is_named(saved: Path, tmp_path: Path, name: str) -> None:
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
+    precision: storage.Precision = "int8" if name == storage.INT8 else "float32"
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
-        SessionEncoder.load(tmp_path)
+        SessionEncoder.load(tmp_path, precision=precision)
     (tmp_path / name).unlink()
     with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
-        SessionEncoder.load(tmp_path)
+        SessionEncoder.load(tmp_path, precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 import factories, numpy
-from clickintent.encoder import SessionEncoder
+from clickintent.encoder import SessionEncoder, storage
 """
 
 

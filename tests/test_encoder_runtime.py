@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime
@@ -23,10 +24,11 @@ from clickintent.encoder import SessionEncoder, storage
 from clickintent.encoder import text as text_encoders
 from clickintent.encoder.export import export_onnx
 from clickintent.encoder.features import FeatureSpace, flatten, pad
-from clickintent.encoder.files import in_order
+from clickintent.encoder.files import embed_files, in_order
 from clickintent.encoder.model import SessionModel
+from clickintent.encoder.quantize import with_int8
 from clickintent.encoder.runtime import OnnxEncoder
-from clickintent.encoder.text import CachedText, HashedText
+from clickintent.encoder.text import CachedText, HashedText, NoText
 from clickintent.errors import ArtifactError, DataError, EmptyInputError, MissingColumnsError
 from clickintent.workspace import write_table
 
@@ -83,27 +85,37 @@ def mixed(n: int, seed: int = 0) -> pa.Table:
     return factories.sessions(rows)
 
 
-def test_the_exported_model_is_the_trained_one_at_every_length() -> None:
-    table = mixed(66)
-    flat = flatten(table, last=64)
-    space = FeatureSpace.fit(flat, np.arange(len(flat.lengths)), min_page_count=30)
-    config = EncoderConfig()
+def model_of(config: EncoderConfig, space: FeatureSpace, noise: float) -> SessionModel:
+    """As different from a fresh model as a trained one is, or more."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = SessionModel(config, space).eval()
-        for parameter in model.parameters():  # as different from a fresh model as a trained one is
-            parameter.data += 0.05 * torch.randn(parameter.shape)
-    text = HashedText(np.random.default_rng(0).normal(size=(512, config.text_dim)).astype(np.float32))
+        for parameter in model.parameters():
+            parameter.data += noise * torch.randn(parameter.shape)
+    return model
+
+
+@pytest.mark.parametrize("text_mode", ["none", "hashed"])
+@pytest.mark.parametrize("cell", ["transformer", "gru"])
+def test_the_exported_model_is_the_trained_one_at_every_length(
+    cell: Literal["transformer", "gru"], text_mode: str
+) -> None:
+    table = mixed(66)
+    flat = flatten(table, last=64)
+    space = FeatureSpace.fit(flat, np.arange(len(flat.lengths)), min_page_count=30)
+    config = EncoderConfig(cell=cell)
+    model = model_of(config, space, 0.05)
+    ngrams = np.random.default_rng(0).normal(size=(512, config.text_dim)).astype(np.float32)
+    text = HashedText(ngrams) if text_mode == "hashed" else NoText(config.text_dim)
     runtime = OnnxEncoder(export_onnx(model, config.text_dim), space, text, config.dim, "test")
     batch = pad(space.encode(flat), flat.offsets[:-1], flat.lengths)
     arrays = (batch.page, batch.event_type, batch.numeric, text(flat.texts)[batch.text], batch.lengths)
     with torch.inference_mode():
         expected = model(*map(torch.from_numpy, arrays)).numpy()
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(runtime.embed(flat), expected, atol=1e-5 * scale)
+    np.testing.assert_allclose(runtime.embed(flat), expected, atol=1e-5)
     for i in range(table.num_rows):
         alone = runtime.embed(flatten(table.slice(i, 1), last=64))[0]
-        np.testing.assert_allclose(alone, expected[i], atol=1e-5 * scale)
+        np.testing.assert_allclose(alone, expected[i], atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -151,6 +163,8 @@ def test_numbers_of_numpy_are_numbers(encoder: SessionEncoder) -> None:
         ({"ts": "2026-01-01"}, "event 1: 'ts' must be a whole number"),
         ({"page": 7}, "event 1: 'page' must be a string or None, not int"),
         ({"text": ["a"]}, "event 1: 'text' must be a string"),
+        ({"ts": 1 << 63}, "event 1: 'ts' does not fit into 64 bits"),
+        ({"gap_s": -(10**400)}, "event 1: 'gap_s' does not fit into 64 bits"),
         ({"dwell_s": "20"}, "event 1: 'dwell_s' must be a number of seconds or None, not str"),
     ],
 )
@@ -202,6 +216,30 @@ def test_only_ids_and_events_are_needed(encoder: SessionEncoder, tmp_path: Path)
     assert encoder.embed_parquet(tmp_path / "few.parquet", tmp_path / "out.parquet") == 20
 
 
+def test_what_was_read_of_a_file_does_not_stay_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, row_group_size in (("many", 1000), ("one", 30_000)):
+        path = tmp_path / f"{name}.parquet"
+        row = factories.session(0, ["/"])
+        table = factories.sessions([row]).take(pa.array(np.zeros(30_000, dtype=np.int64)))
+        noise = pa.array([rng.bytes(300).hex() for _ in range(30_000)])
+        events = table["events"].combine_chunks()
+        columns = dict(zip(events.type.value_type.names, events.flatten().flatten(), strict=True))
+        struct = pa.StructArray.from_arrays([*{**columns, "text": noise}.values()], names=[*columns])
+        lists = pa.ListArray.from_arrays(events.offsets, struct)
+        sessions = pa.table({"session_id": table["session_id"], "events": lists})
+        pq.write_table(sessions, path, row_group_size=row_group_size, compression="zstd")
+        del table, noise, events, columns, struct, lists, sessions
+        before, held = pa.total_allocated_bytes(), []
+
+        def embed(sessions: pa.Table, before: int = before, held: list[int] = held) -> np.ndarray:
+            held.append(pa.total_allocated_bytes() - before - sessions.nbytes)
+            return np.zeros((sessions.num_rows, 8), dtype=np.float32)
+
+        embed_files(embed, 8, path, tmp_path / "out.parquet", keep=None, workers=1)
+        assert max(held) < path.stat().st_size / 2, name
+
+
 def test_files_that_cannot_be_embedded(encoder: SessionEncoder, tmp_path: Path) -> None:
     target = tmp_path / "out.parquet"
     target.write_text("as it was", encoding="utf-8")
@@ -220,9 +258,10 @@ def test_files_that_cannot_be_embedded(encoder: SessionEncoder, tmp_path: Path) 
     with pytest.raises(MissingColumnsError, match="no column 'event_type', 'title'"):
         encoder.embed_parquet(folder, target)
     whole = (folder / "part-0.parquet").read_bytes()
-    (folder / "part-1.parquet").write_bytes(whole[:2000] + bytes(2000) + whole[4000:])
-    with pytest.raises(DataError, match=r"part-1\.parquet: not readable as Parquet"):
-        encoder.embed_parquet(folder, target)
+    for damaged in (whole[:2000] + bytes(2000) + whole[4000:], whole[:-20]):
+        (folder / "part-1.parquet").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"part-1\.parquet: not readable as Parquet"):
+            encoder.embed_parquet(folder, target)
     assert target.read_text(encoding="utf-8") == "as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "sessions"]
 
@@ -259,8 +298,17 @@ def test_int8_is_close(folder: Path, encoder: SessionEncoder) -> None:
     assert np.abs(exact - coarse).max() > 1e-6, "the int8 model was not used"
 
 
-def test_int8_that_was_not_accepted(folder: Path, tmp_path: Path) -> None:
-    storage.save(replace(storage.load(folder), int8=None), tmp_path / "encoder")
+def test_int8_that_is_not_accepted(folder: Path, tmp_path: Path) -> None:
+    trained = storage.load(folder)
+    wild = model_of(trained.config, trained.space, 1.0)  # weights so large that rounding them shows
+    onnx = export_onnx(wild, trained.config.text_dim)
+    judged = with_int8(replace(trained, onnx=onnx, int8=None), flatten(mixed(300), last=64))
+    assert judged.int8 is None
+    figures = judged.metrics["int8"]
+    assert not figures["accepted"]
+    assert figures["sessions"] == 299
+    assert figures["min_cosine"] < 0.999
+    storage.save(judged, tmp_path / "encoder")
     assert not (tmp_path / "encoder" / storage.INT8).exists()
     SessionEncoder.load(tmp_path / "encoder")
     with pytest.raises(ArtifactError, match=r"encoder\.int8\.onnx: there is no int8 model"):
@@ -300,7 +348,7 @@ def test_the_memory_for_texts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     source = HashedText(np.random.default_rng(0).normal(size=(97, 5)).astype(np.float32))
     cached = CachedText(source)
     rng = np.random.default_rng(1)
-    for size in (1, 3, 10, 7, 1, 9) * 3:
+    for size in (1, 3, 10, 7, 1, 9, 50) * 3:
         texts = [f"page {i}" for i in rng.integers(0, 60, size)]
         np.testing.assert_array_equal(cached(texts), source(texts))
         assert len(cached) <= 20

@@ -16,6 +16,7 @@ import torch
 
 import factories
 from clickintent.config import EncoderConfig
+from clickintent.encoder import chunks, source
 from clickintent.encoder.checkpoint import Position
 from clickintent.encoder.chunks import TrainingData
 from clickintent.encoder.network import Network
@@ -33,8 +34,8 @@ def data(sessions: int = 50) -> TrainingData:
 
 
 def data_of(table: pa.Table) -> TrainingData:
-    source = open_source(table)
-    return TrainingData(source, survey(source, CONFIG))
+    opened = open_source(table)
+    return TrainingData(opened, survey(opened, CONFIG))
 
 
 def same(a: tuple[Network, Position], b: tuple[Network, Position]) -> bool:
@@ -73,18 +74,24 @@ def test_torch_is_left_as_it_was() -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from clickintent.encoder import train
+from clickintent.encoder import chunks, source, train
 from test_encoder_training import CONFIG, data
+source.PIECE_ROWS, chunks.CHUNK_SESSIONS = int(sys.argv[2]), int(sys.argv[3])
 train._CHECKPOINT_EVERY_S = 0.0  # after every batch
 train.train(data(), CONFIG, 7, Path(sys.argv[1]))
 """
 
 
-def test_killed_and_resumed_ends_with_the_same_weights(
-    whole: tuple[Network, Position], tmp_path: Path
+@pytest.mark.parametrize(("piece", "chunk"), [(source.PIECE_ROWS, chunks.CHUNK_SESSIONS), (5, 20)])
+def test_killed_and_resumed_goes_on_with_the_same_losses(
+    piece: int, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each epoch's losses and the weights are those of a training in one go."""
+    monkeypatch.setattr(source, "PIECE_ROWS", piece)
+    monkeypatch.setattr(chunks, "CHUNK_SESSIONS", chunk)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment)
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(piece), str(chunk)]
+    process = subprocess.Popen(command, env=environment)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("*.safetensors")):
         assert process.poll() is None, "training ended before it wrote a checkpoint"
@@ -92,7 +99,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert same(whole, train(data(), CONFIG, 7, tmp_path))
+    assert same(train(data(), CONFIG, 7), train(data(), CONFIG, 7, tmp_path))
 
 
 def test_a_finished_training_is_not_done_again(whole: tuple[Network, Position], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from clickintent import schema
 from clickintent.encoder.features import EVENT_FIELDS, Floats
+from clickintent.encoder.source import columns_of
 from clickintent.errors import DataError, EmptyInputError, MissingColumnsError
 from clickintent.progress import progress
 from clickintent.workspace import atomically
@@ -23,6 +24,10 @@ from clickintent.workspace import atomically
 #: Sessions in one piece of work: some megabytes, and enough of each length for full calls.
 ROWS = 8192
 _ROW_GROUP = 32_768
+#: Floats do not compress: zstd makes the file 13 % smaller and writing half as slow again.
+_COMPRESSION = {"session_id": "zstd", "embedding.list.element": "none"}
+#: Bytes of a column that are read at a time: a row group may be larger than memory.
+_READ = 1 << 20
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,7 +44,7 @@ def embed_files(
 ) -> int:
     """See ``SessionEncoder.embed_parquet``. ``embed`` is called from several threads."""
     files = _files(source)
-    total = sum(pq.read_metadata(file).num_rows for file in files)
+    total = sum(_rows(file) for file in files)
 
     def work(sessions: pa.Table) -> tuple[int, pa.Table]:
         read = sessions.num_rows
@@ -52,7 +57,6 @@ def embed_files(
     with (
         progress("embed", total, "sessions") as advance,
         atomically(target) as temporary,
-        # Floats do not compress: zstd makes the file 13 % smaller and writing half as slow again.
         pq.ParquetWriter(
             temporary, schema.embeddings(dim), use_dictionary=False, compression=_COMPRESSION
         ) as writer,
@@ -67,9 +71,6 @@ def embed_files(
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
     return written
-
-
-_COMPRESSION = {"session_id": "zstd", "embedding.list.element": "none"}
 
 
 def embeddings_table(session_ids: pa.Array | pa.ChunkedArray, vectors: Floats) -> pa.Table:
@@ -99,27 +100,37 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
 
 
 def _files(source: Path) -> list[str]:
-    try:
+    with _reading(source):
         files: list[str] = ds.dataset(source, format="parquet").files
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{source}: not readable as Parquet ({error}). Give a file or a folder of sessions."
-        ) from error
     if not files:
         raise EmptyInputError(f"{source}: no Parquet file in it. Give a file or a folder of sessions.")
     return files
 
 
 def _pieces(files: list[str], keep: pc.Expression | None) -> Iterator[pa.Table]:
-    """The columns that are needed, page by page: a row group may be larger than memory."""
+    """The columns that are needed, some rows at a time."""
     for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                columns = _columns(path, file, keep)
-                for batch in file.iter_batches(ROWS, columns=columns):
-                    yield pa.Table.from_batches([batch])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{path}: not readable as Parquet ({error}). Make the file anew.") from error
+        # With pre_buffer, the default, what was read of a file stays in memory until its end.
+        with _reading(path), pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ) as file:
+            columns = _columns(path, file, keep)
+            for batch in file.iter_batches(ROWS, columns=columns):
+                yield pa.Table.from_batches([batch])
+
+
+def _rows(path: str) -> int:
+    with _reading(path):
+        rows: int = pq.read_metadata(path).num_rows
+    return rows
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{path}: not readable as Parquet ({error}). Give a file or a folder of sessions."
+        ) from error
 
 
 def _columns(path: str, file: pq.ParquetFile, keep: pc.Expression | None) -> list[str]:
@@ -128,23 +139,10 @@ def _columns(path: str, file: pq.ParquetFile, keep: pc.Expression | None) -> lis
     missing = [name for name in ("session_id", "events") if name not in arrow.names]
     if missing:
         raise MissingColumnsError(path, missing, arrow.names)
-    flat = {"session_id", *_used(keep, arrow)}
+    flat = {"session_id", *(columns_of(keep, arrow) if keep is not None else ())}
     leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     return [
         leaf
         for leaf in leaves
         if leaf.split(".")[0] in flat or (leaf.startswith("events.") and leaf.split(".")[-1] in EVENT_FIELDS)
     ]
-
-
-def _used(keep: pc.Expression | None, columns: pa.Schema) -> list[str]:
-    """The columns that an expression is about: those without which it cannot be evaluated."""
-    used = []
-    if keep is not None:
-        table = columns.empty_table()
-        for name in columns.names:
-            with suppress(pa.ArrowInvalid):
-                table.drop_columns([name]).filter(keep)
-                continue
-            used.append(name)
-    return used

@@ -2,7 +2,7 @@
 
 What an event's page, type and hour of the week put into the fusing MLP is a fixed function of one small
 number, so each becomes a row of a table; dwell and gap go through one set of operations together; attention
-is one operation. Only the event encoder and the Transformer blocks are replaced: positions, pooling and
+or a GRU is one operation. Only the event encoder and the blocks are replaced: positions, pooling and
 projection are the trained model's own code.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clickintent.encoder.features import CALENDAR_TABLE
-from clickintent.encoder.model import Block, EventEncoder, Quantiles, SessionModel
+from clickintent.encoder.model import Block, EventEncoder, Quantiles, RecurrentBlock, SessionModel
 
 #: A missing number, far below every quantile; and where its own "bin" begins, counted downwards.
 _MISSING, _NOT_KNOWN = -1e9, -1e8
@@ -133,6 +133,44 @@ class FoldedBlock(nn.Module):
         return out
 
 
+class FoldedRecurrentBlock(nn.Module):
+    """``RecurrentBlock`` without dropout, its GRU as the one operation ``GRU`` of ONNX.
+
+    Of torch's own the exporter makes, at times, one that takes sessions of a single length. Can be exported,
+    but not run in torch.
+    """
+
+    weight: Tensor
+    recurrent: Tensor
+    bias: Tensor
+
+    def __init__(self, block: RecurrentBlock) -> None:
+        super().__init__()
+        self.norm = block.norm
+        self.width = block.gru.hidden_size
+
+        def reordered(values: Tensor) -> Tensor:
+            """The gates in the order of ONNX (update, reset, new), and its axis for directions."""
+            reset, update, new = values.detach().chunk(3)
+            return torch.cat([update, reset, new]).unsqueeze(0)
+
+        weight, recurrent, bias, recurrent_bias = (reordered(p) for p in block.gru.parameters())
+        self.register_buffer("weight", weight)
+        self.register_buffer("recurrent", recurrent)
+        self.register_buffer("bias", torch.cat([bias, recurrent_bias], dim=1))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002 - called as Block is
+        batch, length, width = x.shape
+        hidden: Tensor = torch.onnx.ops.symbolic(
+            "GRU",
+            (self.norm(x).transpose(0, 1), self.weight, self.recurrent, self.bias),
+            {"hidden_size": self.width, "linear_before_reset": 1},
+            dtype=x.dtype,
+            shape=(length, 1, batch, width),
+        )
+        return x + hidden.squeeze(1).transpose(0, 1)
+
+
 class FoldedModel(nn.Module):
     """A trained session model as it is exported; see ``forward`` for its inputs."""
 
@@ -144,6 +182,8 @@ class FoldedModel(nn.Module):
             for i, block in enumerate(self.model.blocks):
                 if isinstance(block, Block):
                     self.model.blocks[i] = FoldedBlock(block)
+                elif isinstance(block, RecurrentBlock):
+                    self.model.blocks[i] = FoldedRecurrentBlock(block)
 
     def forward(
         self,

@@ -53,7 +53,7 @@ class Network(nn.Module):
         )
 
     def forward(self, batch: Batch, texts: Prepared, answers: Targets) -> dict[str, Tensor]:
-        """Each loss, and their weighted sum as ``loss``."""
+        """The mean of each loss that has an answer, and the weighted sum of all as ``loss``."""
         x, embedding = self.hidden(batch, texts)
         losses = self.heads.losses(self.session, x, embedding, answers, self.space)
-        return {"loss": total(losses), **losses}
+        return {"loss": total(losses), **{name: loss / n for name, (loss, n) in losses.items() if n}}

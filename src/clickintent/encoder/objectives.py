@@ -182,58 +182,57 @@ class Heads(nn.Module):
 
     def losses(
         self, model: SessionModel, x: Tensor, embedding: Tensor, answers: Targets, space: FeatureSpace
-    ) -> dict[str, Tensor]:
-        """Each loss as a mean over the sessions or masked events that have an answer.
+    ) -> dict[str, tuple[Tensor, int]]:
+        """Each loss as a sum over the sessions or masked events that have an answer, and how many they are.
+
+        All are there always, so that several processes have the same gradients to exchange.
 
         Args:
             x: (B, L, width), one vector per event. embedding: (B, dim).
         """
-        at = embedding.device
-        found = {
-            "next_page": F.cross_entropy(self.next_page(embedding), _tensor(answers.next_page, at)),
-            "next_type": F.cross_entropy(self.next_type(embedding), _tensor(answers.next_type, at)),
-            "last_page": F.cross_entropy(self.last_page(embedding), _tensor(answers.last_page, at)),
-            "visible": _bag(self.visible(embedding), *answers.visible),
-            "numbers": F.mse_loss(self.numbers(embedding), _summary(model, answers.numbers)),
-        }
-        if (answers.next_wait != _IGNORE).any():
-            found["next_wait"] = F.cross_entropy(self.next_wait(embedding), _tensor(answers.next_wait, at))
-        if len(answers.future[0]):
-            found["future"] = _bag(self.future(embedding), *answers.future)
-        if len(answers.after[0]):
-            found["after"] = _bag(self.after(embedding), *answers.after)
         masks, batch = answers.masks, answers.numbers
-        if masks.content.any():
-            masked = self.masked(x[_tensor(masks.content, at)])
-            found["masked_page"] = F.cross_entropy(
-                self.masked_page(masked), _tensor(batch.page[masks.content], at)
-            )
-            kinds = _tensor(batch.event_type[masks.content], at)
-            found["masked_type"] = F.cross_entropy(self.masked_type(masked), kinds)
         known_gap = masks.gap & (batch.numeric[..., NO_GAP] == 0)
-        if known_gap.any():
-            bins = np.searchsorted(np.array(space.gap_edges[1:-1]), batch.numeric[known_gap, GAP])
-            masked = self.masked(x[_tensor(known_gap, at)])
-            found["masked_gap"] = F.cross_entropy(self.masked_gap(masked), _tensor(bins, at))
-        return found
+        gap = np.searchsorted(np.array(space.gap_edges[1:-1]), batch.numeric[known_gap, GAP])
+        at = embedding.device
+        content = self.masked(x[_tensor(masks.content, at)])
+        numbers = F.mse_loss(self.numbers(embedding), _summary(model, answers.numbers))
+        return {
+            "next_page": _choice(self.next_page(embedding), answers.next_page),
+            "next_type": _choice(self.next_type(embedding), answers.next_type),
+            "next_wait": _choice(self.next_wait(embedding), answers.next_wait),
+            "future": _bag(self.future(embedding), *answers.future),
+            "after": _bag(self.after(embedding), *answers.after),
+            "visible": _bag(self.visible(embedding), *answers.visible),
+            "last_page": _choice(self.last_page(embedding), answers.last_page),
+            "numbers": (numbers * len(embedding), len(embedding)),
+            "masked_page": _choice(self.masked_page(content), batch.page[masks.content]),
+            "masked_type": _choice(self.masked_type(content), batch.event_type[masks.content]),
+            "masked_gap": _choice(self.masked_gap(self.masked(x[_tensor(known_gap, at)])), gap),
+        }
 
 
-def total(losses: dict[str, Tensor]) -> Tensor:
-    """The weighted sum of the losses."""
-    return torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+def total(losses: dict[str, tuple[Tensor, int]]) -> Tensor:
+    """The weighted sum of the mean losses."""
+    return torch.stack([WEIGHTS[name] * loss / max(n, 1) for name, (loss, n) in losses.items()]).sum()
 
 
 def _tensor(values: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
-def _bag(logits: Tensor, row: Ints, page: Ints) -> Tensor:
+def _choice(logits: Tensor, answer: Ints) -> tuple[Tensor, int]:
+    """Sum of the cross entropy where there is an answer, and how often there is."""
+    loss = F.cross_entropy(logits, _tensor(answer, logits.device), ignore_index=_IGNORE, reduction="sum")
+    return loss, int((answer != _IGNORE).sum())
+
+
+def _bag(logits: Tensor, row: Ints, page: Ints) -> tuple[Tensor, int]:
     """Cross entropy between the softmax over pages and each session's distribution of pages."""
     counts = np.bincount(row, minlength=len(logits))
     at = logits.device
     weight = _tensor((1.0 / counts[row]).astype(np.float32), at)
     picked = F.log_softmax(logits, dim=-1)[_tensor(row, at), _tensor(page, at)]
-    return -(picked * weight).sum() / int((counts > 0).sum())
+    return -(picked * weight).sum(), int((counts > 0).sum())
 
 
 def _summary(model: SessionModel, batch: Batch) -> Tensor:

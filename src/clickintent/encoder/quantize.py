@@ -4,6 +4,9 @@ Of each linear layer the weights become int8 per output, the inputs uint8. The s
 here, on a sample of sessions. With the usual dynamic one, taken from each batch, a session's embedding would
 depend on the others of its batch (by up to 0.02, measured), and finding it costs time. Weights have seven
 bits: with eight, sums overflow on processors without VNNI (onnxruntime's page "Quantize ONNX models").
+
+Measured on one core with VNNI, from Parquet to Parquet: 1.24 times as many sessions a second as in float32
+(1.16 to 1.29 in eight pairs of runs). A GRU stays in float32, its model no faster (1.03; 0.96 to 1.09).
 """
 
 from __future__ import annotations

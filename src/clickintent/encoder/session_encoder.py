@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 
 from clickintent.config import EncoderConfig
 from clickintent.encoder import files, storage
+from clickintent.encoder.distributed import team
 from clickintent.encoder.features import Floats, flatten
 from clickintent.encoder.runtime import OnnxEncoder, cpu_workers
 from clickintent.encoder.source import Sessions, open_source
@@ -63,14 +63,10 @@ class SessionEncoder:
             MissingColumnsError: if a column is missing.
             MissingDependencyError: if torch is not installed.
         """
-        # Threads that spin while they wait make training many times slower on a machine that has other
-        # work. Read when torch loads; has no effect where it was imported before.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        require("torch", "train")
-        from clickintent.encoder.distributed import team
-        from clickintent.encoder.fitting import fit
-
         with team() as processes:
+            require("torch", "train")
+            from clickintent.encoder.fitting import fit
+
             source = open_source(sessions, filter, parts=processes.size)
             self._saved = fit(source, self.config, self.seed, checkpoints, processes)
         self.metrics = self._saved.metrics

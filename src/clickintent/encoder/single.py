@@ -80,7 +80,11 @@ def _check(event: Event, number: int) -> None:
     for name in EVENT_FIELDS:
         value = event.get(name, _ABSENT)
         kinds, said = _KINDS[name]
-        if isinstance(value, kinds) or (value is _ABSENT and name not in _REQUIRED):
+        if value is _ABSENT and name not in _REQUIRED:
+            continue
+        if isinstance(value, kinds):
+            if isinstance(value, int) and abs(value) >= 1 << 63:
+                raise DataError(f"event {number}: {name!r} does not fit into 64 bits; it must be {said}.")
             continue
         if value is _ABSENT:
             raise DataError(

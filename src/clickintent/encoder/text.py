@@ -12,11 +12,12 @@ import hashlib
 import io
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from clickintent.errors import ArtifactError, ConfigError, require
 
 _WORD = re.compile(r"\w+")
 _MAX_CHARACTERS = 2000
-_CACHED_TEXTS = 200_000
+_CACHED_TEXTS = 100_000
 _CACHED_WORDS = 50_000
 
 Tensors = dict[str, npt.NDArray[np.generic]]
@@ -57,10 +58,22 @@ def ngram_table(texts: Sequence[str], buckets: int) -> tuple[Ints, Ints]:
 def sentence_vectors(folder: str, texts: Sequence[str]) -> Floats:
     """(n, d) vectors of a sentence-transformers model on disk; the empty text is the zero vector.
 
+    They are rounded a little differently beside other texts: the model works on padded batches.
+
     Raises:
         ConfigError: if the folder is not there or holds no such model.
         MissingDependencyError: if sentence-transformers is not installed.
     """
+    model = _sentence_model(folder)
+    vectors: Floats = model.encode(
+        list(texts), batch_size=64, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+    ).astype(np.float32)
+    vectors[[not text for text in texts]] = 0.0
+    return vectors
+
+
+@lru_cache(maxsize=1)
+def _sentence_model(folder: str) -> Any:
     if not Path(folder).is_dir():
         raise ConfigError(
             f"encoder.text: {folder!r} is not a folder. Give 'none', 'hashed', or the folder of a "
@@ -69,14 +82,9 @@ def sentence_vectors(folder: str, texts: Sequence[str]) -> Floats:
     library = require("sentence_transformers", "text")
     try:
         with redirect_stderr(io.StringIO()):  # it draws progress bars of its own
-            model = library.SentenceTransformer(folder, device="cpu", local_files_only=True)
+            return library.SentenceTransformer(folder, device="cpu", local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.text: {folder} holds no sentence-transformers model: {error}") from error
-    vectors: Floats = model.encode(
-        list(texts), batch_size=64, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
-    ).astype(np.float32)
-    vectors[[not text for text in texts]] = 0.0
-    return vectors
 
 
 def text_key(text: str) -> int:
@@ -84,12 +92,8 @@ def text_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class TextVectors(Protocol):
-    """Texts → (n, text_dim) float32 at inference."""
-
-    def __call__(self, texts: Sequence[str]) -> Floats: ...
-
-    def tensors(self) -> Tensors: ...
+#: Texts → (n, text_dim) at inference.
+TextVectors = Callable[[Sequence[str]], Floats]
 
 
 class NoText:
@@ -121,9 +125,6 @@ class HashedText:
             vectors[some] = sums / counts[some, None]
         return vectors
 
-    def tensors(self) -> Tensors:
-        return {"ngrams": self._table}
-
 
 class SentenceText:
     """Projected vectors of the texts seen in training; the model itself is loaded for others."""
@@ -151,17 +152,9 @@ class SentenceText:
             vectors[new] = raw @ self._weight.T + self._bias
         return vectors
 
-    def tensors(self) -> Tensors:
-        return {
-            "keys": self._keys,
-            "vectors": self._vectors,
-            "weight": self._weight,
-            "bias": self._bias,
-        }
-
 
 class CachedText:
-    """Remembers the vectors of the texts last asked for, at most 200,000.
+    """Remembers the vectors of the texts last asked for, at most 100,000: some 40 MB.
 
     In two halves: when the newer one is full, the older one is dropped, and what is still asked for moves
     over. Several threads may call: each works on rows that it holds, and what one loses is computed again.
@@ -182,20 +175,18 @@ class CachedText:
         if missed:
             found = {text: older[text] for text in missed if text in older}
             new = [text for text in missed if text not in found]
-            if new:
-                found.update(zip(new, self._source(new), strict=True))
+            if new:  # copied, because a view of one vector would keep all those made with it
+                found.update((text, row.copy()) for text, row in zip(new, self._source(new), strict=True))
             rows.update(found)
-            if len(newer) + len(found) > _CACHED_TEXTS // 2:
-                self._newer, self._older = found, newer
+            half = _CACHED_TEXTS // 2
+            if len(newer) + len(found) > half:
+                self._newer, self._older = dict(islice(found.items(), half)), newer
             else:
                 newer.update(found)
         return np.concatenate([rows[text] for text in texts]).reshape(len(texts), -1)
 
-    def tensors(self) -> Tensors:
-        return self._source.tensors()
 
-
-def from_tensors(mode: str, dim: int, tensors: Tensors, where: str) -> CachedText:
+def from_tensors(mode: str, dim: int, tensors: Tensors, where: str) -> TextVectors:
     """The text encoder saved as ``tensors``.
 
     Raises:
@@ -213,7 +204,7 @@ def from_tensors(mode: str, dim: int, tensors: Tensors, where: str) -> CachedTex
         return found.astype(np.float32)
 
     if mode == "none":
-        return CachedText(NoText(dim))
+        return NoText(dim)
     if mode == "hashed":
         return CachedText(HashedText(get("ngrams", None, dim)))
     vectors = get("vectors", None, dim)

@@ -95,7 +95,7 @@ class _Run:
         self._epochs = min(float(config.epochs), config.max_sessions / (sessions * self._repeats))
         self._module: nn.Module = network
         if team.size > 1:
-            self._module = DistributedDataParallel(network, find_unused_parameters=True)
+            self._module = DistributedDataParallel(network)
 
     def steps(self) -> Iterator[None]:
         """Make the steps one by one, and keep ``position`` up to date."""

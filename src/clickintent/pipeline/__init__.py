@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from clickintent import events
 from clickintent.config import Config, SimBankConfig, load_config
+from clickintent.encoder.distributed import team
 from clickintent.events import Forgotten
 from clickintent.pipeline import encode, intents, results
 from clickintent.workspace import Metrics, Workspace, open_workspace
@@ -62,11 +63,18 @@ def forget(config: Config, *, visitor: str | None = None, account: str | None = 
 def pretrain(config: Config, *, force: bool = False) -> Metrics:
     """Train the session encoder on the sessions that end before the split; write ``encoder/``.
 
+    Processes that ``torchrun`` started train it together: ``torchrun --nproc-per-node 4 -m clickintent
+    pretrain FILE.toml``. The first one writes; the metrics of the others are empty.
+
     Raises:
         EmptyInputError: if no session ends before the split.
     """
-    with open_workspace(config.workspace) as workspace:
-        return encode.pretrain(workspace, config, force)
+    with team() as processes:
+        if processes.rank:
+            encode.help_to_pretrain(Workspace(config.workspace), config, processes)
+            return {}
+        with open_workspace(config.workspace) as workspace:
+            return encode.pretrain(workspace, config, force, processes)
 
 
 def embed(config: Config, *, force: bool = False) -> Metrics:

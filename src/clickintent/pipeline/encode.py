@@ -6,9 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from clickintent._version import __version__
 from clickintent.config import Config
 from clickintent.encoder import SessionEncoder
+from clickintent.encoder.distributed import ALONE, Team
 from clickintent.errors import ConfigError
 from clickintent.events import OUTPUTS, files
 from clickintent.pipeline.inputs import (
@@ -51,22 +54,42 @@ def ingest(workspace: Workspace, config: Config, force: bool) -> Metrics:
     return workspace.stage("ingest", work, made_from=made_from, outputs=OUTPUTS, force=force)
 
 
-def pretrain(workspace: Workspace, config: Config, force: bool) -> Metrics:
+def pretrain(workspace: Workspace, config: Config, force: bool, team: Team = ALONE) -> Metrics:
     checkpoints = workspace.path(".checkpoints")
+    is_done = True
 
     def work() -> Metrics:
-        sessions = model_sessions(workspace, config, "pretrain")
-        at = split_at(sessions, config)
+        nonlocal is_done
+        is_done = team.same(False)
         if force:
             shutil.rmtree(checkpoints, ignore_errors=True)
-        encoder = SessionEncoder(config.encoder, seed=config.seed)
-        encoder.fit(past(sessions, at), checkpoints=checkpoints)
+        encoder, at = _fit(workspace, config)
         encoder.save(workspace.path("encoder"))
         shutil.rmtree(checkpoints, ignore_errors=True)
         return {"encoder": {"split_at": iso(at), **encoder.metrics}}
 
     made_from = [__version__, config.encoder, config.seed, config.split, workspace.record("ingest")]
-    return workspace.stage("pretrain", work, made_from=made_from, outputs=["encoder"], force=force)
+    metrics = workspace.stage("pretrain", work, made_from=made_from, outputs=["encoder"], force=force)
+    if is_done:
+        team.same(True)
+    return metrics
+
+
+def help_to_pretrain(workspace: Workspace, config: Config, team: Team) -> None:
+    """What the other processes do while the first one of the team is in ``pretrain``."""
+    if not team.same(False):
+        _fit(workspace, config)
+
+
+def _fit(workspace: Workspace, config: Config) -> tuple[SessionEncoder, int]:
+    """The encoder, and where the past ends, in µs."""
+    dataset, keep = model_dataset(workspace, config, "pretrain")
+    times = model_sessions(workspace, config, "pretrain", ["start", "end"])
+    at = split_at(times, config)
+    past(times, at)  # says so if there is none
+    encoder = SessionEncoder(config.encoder, seed=config.seed)
+    is_past = keep & (pc.field("end") < at)
+    return encoder.fit(dataset, filter=is_past, checkpoints=workspace.path(".checkpoints")), at
 
 
 def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:

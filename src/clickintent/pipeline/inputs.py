@@ -38,14 +38,16 @@ def model_dataset(workspace: Workspace, config: Config, needed_by: str) -> tuple
     return ds.dataset(path), (pc.field("channel") == config.sessions.channel) & ~pc.field("is_bot")
 
 
-def model_sessions(workspace: Workspace, config: Config, needed_by: str) -> pa.Table:
-    """The sessions that models see, in the order of the sessions folder.
+def model_sessions(
+    workspace: Workspace, config: Config, needed_by: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The sessions that models see, in the order of the sessions folder; all columns if none are given.
 
     Raises:
         EmptyInputError: if there are none.
     """
     dataset, keep = model_dataset(workspace, config, needed_by)
-    sessions = dataset.to_table(filter=keep)
+    sessions = dataset.to_table(columns, filter=keep)
     if sessions.num_rows == 0:
         raise EmptyInputError(
             f"{needed_by}: no session of channel {config.sessions.channel!r} that is not a bot; "
