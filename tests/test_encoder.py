@@ -137,7 +137,7 @@ def test_save_and_load(themed: SessionEncoder, saved: Path) -> None:
     assert loaded.config == themed.config
     assert loaded.seed == themed.seed
     assert loaded.metrics == themed.metrics
-    assert tuple(sorted(p.name for p in saved.iterdir())) == FILES
+    assert sorted(p.name for p in saved.iterdir()) == ["README.md", *FILES]
 
 
 def test_saving_what_was_loaded_changes_nothing(saved: Path, tmp_path: Path) -> None:

@@ -109,3 +109,8 @@ def test_too_few_sessions_make_no_map() -> None:
         fit_alignment(np.zeros((10, 8), np.float32), np.zeros((10, 8), np.float32))
     with pytest.raises(DataError, match="do not pair up"):
         fit_alignment(np.zeros((10, 8), np.float32), np.zeros((9, 8), np.float32))
+
+
+def test_sessions_without_events_stay_at_zero() -> None:
+    vectors = np.array([[0, 0], [1, 2]], np.float32)
+    np.testing.assert_array_equal(apply_alignment(vectors, np.ones((3, 2), np.float32)), [[0, 0], [4, 4]])

@@ -144,13 +144,18 @@ LABELS = pa.schema(
 )
 
 
-def embeddings(dim: int = EMBEDDING_DIM) -> pa.Schema:
-    """Schema of the embeddings table: ``session_id`` and ``dim`` float32 values."""
+def embeddings(dim: int = EMBEDDING_DIM, encoder: str | None = None) -> pa.Schema:
+    """Schema of the embeddings table: ``session_id`` and ``dim`` float32 values.
+
+    Args:
+        encoder: the version in whose space they are, which goes into the metadata.
+    """
     return pa.schema(
         [
             _required("session_id", pa.string()),
             _required("embedding", pa.list_(pa.float32(), dim)),
-        ]
+        ],
+        metadata={"encoder": encoder} if encoder else None,
     )
 
 

@@ -16,6 +16,11 @@ _RIDGE = 1e-3  # of the mean squared deviation of the inputs
 _MIN_ROWS_PER_DIM = 4
 
 
+def rows_needed(dim: int) -> int:
+    """Sessions that a map from ``dim`` numbers is fitted on, at least."""
+    return _MIN_ROWS_PER_DIM * dim
+
+
 def fit_alignment(source: Floats, target: Floats) -> Floats:
     """The map that takes ``source`` to ``target``.
 
@@ -30,7 +35,7 @@ def fit_alignment(source: Floats, target: Floats) -> Floats:
     """
     if len(source) != len(target):
         raise DataError(f"alignment: {len(source):,} new and {len(target):,} old embeddings do not pair up.")
-    needed = _MIN_ROWS_PER_DIM * source.shape[1]
+    needed = rows_needed(source.shape[1])
     if len(source) < needed:
         raise DataError(f"alignment: {len(source):,} sessions; at least {needed:,} are needed for a map.")
     x, y = source.astype(np.float64), target.astype(np.float64)
@@ -42,8 +47,10 @@ def fit_alignment(source: Floats, target: Floats) -> Floats:
 
 
 def apply_alignment(embeddings: Floats, alignment: Floats) -> Floats:
-    """(n, d) → (n, e) float32."""
-    mapped: Floats = (embeddings @ alignment[:-1] + alignment[-1]).astype(np.float32)
+    """(n, d) → (n, e) float32; zero vectors, of sessions without events, stay zero."""
+    # In float64, so that a row comes out the same however many others are mapped with it.
+    mapped: Floats = (embeddings.astype(np.float64) @ alignment[:-1] + alignment[-1]).astype(np.float32)
+    mapped[~embeddings.any(axis=1)] = 0.0
     return mapped
 
 

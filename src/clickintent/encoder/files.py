@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 def embed_files(
     embed: Callable[[pa.Table], Floats],
-    dim: int,
+    written_as: pa.Schema,
     source: Path,
     target: Path,
     *,
@@ -57,9 +57,7 @@ def embed_files(
     with (
         progress("embed", total, "sessions") as advance,
         atomically(target) as temporary,
-        pq.ParquetWriter(
-            temporary, schema.embeddings(dim), use_dictionary=False, compression=_COMPRESSION
-        ) as writer,
+        pq.ParquetWriter(temporary, written_as, use_dictionary=False, compression=_COMPRESSION) as writer,
     ):
         for read, table in in_order(work, _pieces(files, keep), workers):
             waiting.append(table)

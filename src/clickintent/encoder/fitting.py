@@ -28,8 +28,13 @@ from clickintent.errors import ConfigError
 _INT8_SAMPLE = 4000  # sessions, to derive and to judge the int8 model
 
 
-def fit(source: Source, config: EncoderConfig, seed: int, checkpoints: Path | None, team: Team) -> Artifact:
-    """Train, measure on held-out sessions; returns all that is saved, the same in each process of a team.
+def fit(
+    source: Source, config: EncoderConfig, seed: int, checkpoints: Path | None, team: Team
+) -> tuple[Artifact, pa.Table]:
+    """Train, measure on held-out sessions.
+
+    Returns:
+        All that is saved, the same in each process of a team, and a sample of the training sessions.
 
     Raises:
         ConfigError: if ``config.device`` cannot be used.
@@ -66,7 +71,7 @@ def fit(source: Source, config: EncoderConfig, seed: int, checkpoints: Path | No
     judged = flatten(statistics.sample.take(pa.array(some)), last=config.max_events)
     artifact = with_int8(artifact, judged)
     artifact.metrics["seconds_with_export"] = time.monotonic() - started
-    return artifact
+    return artifact, statistics.sample
 
 
 def _check_device(config: EncoderConfig, team: Team) -> None:

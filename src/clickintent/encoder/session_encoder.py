@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickintent import schema
 from clickintent.config import EncoderConfig
 from clickintent.encoder import files, storage
+from clickintent.encoder.alignment import apply_alignment, compose, explained, fit_alignment, rows_needed
 from clickintent.encoder.distributed import team
 from clickintent.encoder.features import Floats, flatten
 from clickintent.encoder.runtime import OnnxEncoder, cpu_workers
 from clickintent.encoder.source import Sessions, open_source
 from clickintent.errors import ArtifactError, require
+
+_NOT_TRAINED = "this encoder is not trained. Call fit(sessions), or SessionEncoder.load(folder)."
 
 
 class SessionEncoder:
@@ -25,6 +30,7 @@ class SessionEncoder:
     Example:
         encoder = SessionEncoder().fit(sessions)
         vectors = encoder.embed(sessions)  # (n, 64) float32
+        encoder.save(Path("encoder"))  # with a model card, README.md
     """
 
     def __init__(self, config: EncoderConfig | None = None, *, seed: int = 7) -> None:
@@ -41,6 +47,7 @@ class SessionEncoder:
         *,
         filter: pc.Expression | None = None,
         checkpoints: Path | None = None,
+        previous: SessionEncoder | None = None,
     ) -> SessionEncoder:
         """Learn from sessions: a table, a Parquet file or a folder of them, or a dataset.
 
@@ -55,6 +62,9 @@ class SessionEncoder:
             filter: which sessions; all if not given.
             checkpoints: a folder; if given, a killed fit on the same data, configuration and seed goes on
                 where it was, and ends with the same weights.
+            previous: the encoder in use so far, into whose space the new one shall be able to embed, too: see
+                :meth:`align_to`, which is called with up to 20,000 training sessions. With too few for a map
+                (four for each number of an embedding), none is made, and ``spaces`` lacks it.
 
         Raises:
             ConfigError: if the device or the sentence model of the configuration is not there.
@@ -68,25 +78,77 @@ class SessionEncoder:
             from clickintent.encoder.fitting import fit
 
             source = open_source(sessions, filter, parts=processes.size)
-            self._saved = fit(source, self.config, self.seed, checkpoints, processes)
+            self._saved, sample = fit(source, self.config, self.seed, checkpoints, processes)
         self.metrics = self._saved.metrics
         self._runtime = self._saved.runtime("the encoder")
+        if previous and sample.num_rows >= rows_needed(self.config.dim):
+            self.align_to(previous, sample)
         return self
 
-    def embed(self, sessions: pa.Table, *, workers: int | None = None) -> Floats:
+    @property
+    def version(self) -> str:
+        """12 hexadecimal digits; encoders that put sessions at the same places have the same.
+
+        Raises:
+            ArtifactError: if the encoder is neither fitted nor loaded.
+        """
+        return self._artifact().version
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Versions in whose space it can embed: its own, and those it was aligned to."""
+        return (self.version, *self._artifact().alignments)
+
+    def align_to(self, previous: SessionEncoder, sessions: pa.Table) -> SessionEncoder:
+        """Learn to embed into the space of an earlier encoder, and of those that one was aligned to.
+
+        A model trained on the earlier encoder's embeddings then goes on working, at some loss, on
+        ``embed(sessions, space=previous.version)``, until it is trained anew. See ``alignment`` for the
+        method; ``metrics["alignments"]`` says, of each version, how much of its variance (0 to 1) the mapped
+        embeddings explain, on a fifth of the sessions that the map was not fitted on.
+
+        Args:
+            sessions: n typical sessions, some thousand; both encoders embed them. Column ``events``.
+
+        Raises:
+            ArtifactError: if one of the two is neither fitted nor loaded.
+            DataError: if there are fewer than four sessions for each number of an embedding.
+        """
+        saved, before = self._artifact(), previous._artifact()
+        found, figures = before.alignments, dict(before.metrics.get("alignments") or {})
+        if before.version != saved.version:
+            new, old = self.embed(sessions), previous.embed(sessions)
+            test = np.arange(len(new)) % 5 == 0
+            part = fit_alignment(new[~test], old[~test])
+            step = fit_alignment(new, old)
+            found = {version: compose(step, then) for version, then in found.items()} | {before.version: step}
+            figures = {
+                version: {**figures[version], "through": before.version} for version in before.alignments
+            }
+            figures[before.version] = {
+                "sessions": len(new),
+                "explained": explained(new[test], old[test], part),
+            }
+        self.metrics = {**saved.metrics, "alignments": figures}
+        self._saved = replace(saved, alignments=found, metrics=self.metrics)
+        return self
+
+    def embed(self, sessions: pa.Table, *, workers: int | None = None, space: str | None = None) -> Floats:
         """(n, dim) float32, in the order of the rows; a session's vector does not depend on the others.
 
         Args:
             workers: threads; the number of cores if not given. The result is the same with any number.
+            space: the version of an earlier encoder, one of ``spaces``, to embed as that one did. The
+                encoder's own if not given.
 
         Raises:
-            ArtifactError: if the encoder is neither fitted nor loaded.
+            ArtifactError: if the encoder is neither fitted nor loaded, or cannot embed into the space.
             MissingColumnsError: if there is no column ``events``.
         """
-        self._ready()
+        embed, _ = self._into(space)
         pieces = (sessions.slice(at, files.ROWS) for at in range(0, max(sessions.num_rows, 1), files.ROWS))
         some = 1 if sessions.num_rows <= files.ROWS else workers or cpu_workers()
-        return np.concatenate(list(files.in_order(self._embed_piece, pieces, some)))
+        return np.concatenate(list(files.in_order(embed, pieces, some)))
 
     def embed_one(self, events: Sequence[Mapping[str, Any]]) -> Floats:
         """(dim,) float32 of one session: what ``embed`` gives, without a table, in a fraction of the time.
@@ -109,6 +171,7 @@ class SessionEncoder:
         *,
         filter: pc.Expression | None = None,
         workers: int | None = None,
+        space: str | None = None,
     ) -> int:
         """Embed the sessions of Parquet files, and return how many they are.
 
@@ -116,33 +179,51 @@ class SessionEncoder:
 
         Args:
             source: a file or a folder of ``schema.SESSIONS`` (``session_id`` and ``events`` are needed).
-            target: the file of ``schema.embeddings`` to write, atomically, in the order of the rows read.
+            target: the file of ``schema.embeddings`` to write, atomically, in the order of the rows read. Its
+                metadata, ``encoder``, say which version's space the embeddings are of.
             filter: which sessions; all if not given.
             workers: threads; the number of cores if not given. The result is the same with any number.
+            space: as in :meth:`embed`.
 
         Raises:
-            ArtifactError: if the encoder is neither fitted nor loaded.
+            ArtifactError: if the encoder is neither fitted nor loaded, or cannot embed into the space.
             DataError: if a file cannot be read, lacks a column, or there is none.
         """
-        self._ready()
+        embed, dim = self._into(space)
         return files.embed_files(
-            self._embed_piece,
-            self.config.dim,
+            embed,
+            schema.embeddings(dim, space or self.version),
             Path(source),
             Path(target),
             keep=filter,
             workers=workers or cpu_workers(),
         )
 
+    def _into(self, space: str | None) -> tuple[Callable[[pa.Table], Floats], int]:
+        """How to embed a piece of a table into a space, and the numbers of its embeddings."""
+        self._ready()
+        if space is None or space == self.version:
+            return self._embed_piece, self.config.dim
+        alignment = self._artifact().alignments.get(space)
+        if alignment is None:
+            raise ArtifactError(
+                f"encoder {self.version} cannot embed into the space of {space!r}; it can into "
+                f"{', '.join(self.spaces)}. Align it first: align_to(previous, sessions)."
+            )
+        return lambda piece: apply_alignment(self._embed_piece(piece), alignment), alignment.shape[1]
+
     def _embed_piece(self, sessions: pa.Table) -> Floats:
         return self._ready().embed(flatten(sessions, last=self.config.max_events))
 
     def _ready(self) -> OnnxEncoder:
         if self._runtime is None:
-            raise ArtifactError(
-                "this encoder is not trained. Call fit(sessions), or SessionEncoder.load(folder)."
-            )
+            raise ArtifactError(_NOT_TRAINED)
         return self._runtime
+
+    def _artifact(self) -> storage.Artifact:
+        if self._saved is None:
+            raise ArtifactError(_NOT_TRAINED)
+        return self._saved
 
     def save(self, folder: Path) -> None:
         """Write the encoder into ``folder``, atomically (see storage for the files).
@@ -150,11 +231,7 @@ class SessionEncoder:
         Raises:
             ArtifactError: if the encoder is not trained.
         """
-        if self._saved is None:
-            raise ArtifactError(
-                "this encoder is not trained, so there is nothing to save. Call fit(sessions)."
-            )
-        storage.save(self._saved, Path(folder))
+        storage.save(self._artifact(), Path(folder))
 
     @classmethod
     def load(cls, folder: Path, *, precision: storage.Precision = "float32") -> SessionEncoder:

@@ -1,19 +1,24 @@
 """A saved encoder: the one place where it touches the disk. No pickle.
 
-encoder.json          configuration, vocabularies, quantiles, metrics, version, format
-weights.safetensors   the torch state, to continue training; not needed to embed
-encoder.onnx          the session model, self-contained; its doc_string says what goes in
-encoder.int8.onnx     the same with integer weights, where that hardly changes the embeddings
-text.safetensors      the text encoder's tables
+encoder.json            configuration, vocabularies, quantiles, metrics, version, format
+weights.safetensors     the torch state, to continue training; not needed to embed
+encoder.onnx            the session model, self-contained; its doc_string says what goes in
+encoder.int8.onnx       the same with integer weights, where that hardly changes the embeddings
+text.safetensors        the text encoder's tables
+alignments.safetensors  by version of an earlier encoder, the map into its space, if there are any
+README.md               the model card, for people (see ``card``)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
@@ -21,7 +26,8 @@ from safetensors.numpy import save as save_tensors
 
 from clickintent._version import __version__
 from clickintent.config import EncoderConfig
-from clickintent.encoder.features import FeatureSpace
+from clickintent.encoder.card import card
+from clickintent.encoder.features import FeatureSpace, Floats
 from clickintent.encoder.runtime import OnnxEncoder
 from clickintent.encoder.text import Tensors, from_tensors
 from clickintent.errors import ArtifactError
@@ -29,7 +35,7 @@ from clickintent.workspace import atomically
 
 FORMAT = 2
 JSON, WEIGHTS, ONNX, TEXT = "encoder.json", "weights.safetensors", "encoder.onnx", "text.safetensors"
-INT8 = "encoder.int8.onnx"
+INT8, ALIGNMENTS, CARD = "encoder.int8.onnx", "alignments.safetensors", "README.md"
 
 Precision = Literal["float32", "int8"]
 
@@ -46,6 +52,16 @@ class Artifact:
     text: Tensors
     onnx: bytes
     int8: bytes | None = None
+    alignments: dict[str, Floats] = field(default_factory=dict)  # by version of another encoder
+
+    @cached_property
+    def version(self) -> str:
+        """12 hexadecimal digits of what decides where a session is put; equal encoders have equal ones."""
+        features = json.dumps(self.space.to_json(), sort_keys=True)
+        digest = hashlib.blake2b(self.onnx, digest_size=6)
+        for part in (self.config.model_dump_json().encode(), features.encode(), save_tensors(self.text)):
+            digest.update(part)
+        return digest.hexdigest()
 
     def runtime(self, where: str, precision: Precision = "float32") -> OnnxEncoder:
         """Ready to embed; ArtifactError if a part cannot be used or is not there, naming ``where``."""
@@ -64,11 +80,13 @@ def save(artifact: Artifact, folder: Path) -> None:
     head = {
         "format": FORMAT,
         "version": __version__,
+        "encoder_version": artifact.version,
         "config": artifact.config.model_dump(mode="json"),
         "seed": artifact.seed,
         "features": artifact.space.to_json(),
         "metrics": artifact.metrics,
         "int8": artifact.int8 is not None,
+        "alignments": list(artifact.alignments),
     }
     with atomically(folder) as temporary:
         temporary.mkdir()
@@ -78,6 +96,9 @@ def save(artifact: Artifact, folder: Path) -> None:
         (temporary / ONNX).write_bytes(artifact.onnx)
         if artifact.int8 is not None:
             (temporary / INT8).write_bytes(artifact.int8)
+        if artifact.alignments:
+            (temporary / ALIGNMENTS).write_bytes(save_tensors(dict(artifact.alignments)))
+        (temporary / CARD).write_text(card(artifact), encoding="utf-8")
 
 
 def load(folder: Path) -> Artifact:
@@ -116,6 +137,7 @@ def load(folder: Path) -> Artifact:
         text=_tensors(folder / TEXT),
         onnx=_read(folder / ONNX),
         int8=_read(folder / INT8) if head.get("int8") else None,
+        alignments=_alignments(folder / ALIGNMENTS, head.get("alignments") or []),
     )
 
 
@@ -127,6 +149,14 @@ def _read(path: Path) -> bytes:
             f"{path}: cannot be read ({error.strerror}). An encoder is a folder of {JSON}, {WEIGHTS}, "
             f"{ONNX} and {TEXT}; make it with 'clickintent pretrain' or SessionEncoder.save."
         ) from error
+
+
+def _alignments(path: Path, versions: list[str]) -> dict[str, Floats]:
+    tensors = _tensors(path) if versions else {}
+    try:
+        return {version: tensors[version].astype(np.float32) for version in versions}
+    except KeyError as error:
+        raise ArtifactError(f"{path}: no map into the space of {error}. Save the encoder anew.") from error
 
 
 def _tensors(path: Path) -> Tensors:

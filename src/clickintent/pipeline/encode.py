@@ -12,7 +12,7 @@ from clickintent._version import __version__
 from clickintent.config import Config
 from clickintent.encoder import SessionEncoder
 from clickintent.encoder.distributed import ALONE, Team
-from clickintent.errors import ConfigError
+from clickintent.errors import ArtifactError, ConfigError
 from clickintent.events import OUTPUTS, files
 from clickintent.pipeline.inputs import (
     iso,
@@ -22,6 +22,7 @@ from clickintent.pipeline.inputs import (
     past,
     split_at,
 )
+from clickintent.progress import say
 from clickintent.workspace import Metrics, Workspace, atomically
 
 
@@ -66,7 +67,7 @@ def pretrain(workspace: Workspace, config: Config, force: bool, team: Team = ALO
         encoder, at = _fit(workspace, config)
         encoder.save(workspace.path("encoder"))
         shutil.rmtree(checkpoints, ignore_errors=True)
-        return {"encoder": {"split_at": iso(at), **encoder.metrics}}
+        return {"encoder": {"version": encoder.version, "split_at": iso(at), **encoder.metrics}}
 
     made_from = [__version__, config.encoder, config.seed, config.split, workspace.record("ingest")]
     metrics = workspace.stage("pretrain", work, made_from=made_from, outputs=["encoder"], force=force)
@@ -89,7 +90,24 @@ def _fit(workspace: Workspace, config: Config) -> tuple[SessionEncoder, int]:
     past(times, at)  # says so if there is none
     encoder = SessionEncoder(config.encoder, seed=config.seed)
     is_past = keep & (pc.field("end") < at)
-    return encoder.fit(dataset, filter=is_past, checkpoints=workspace.path(".checkpoints")), at
+    fitted = encoder.fit(
+        dataset,
+        filter=is_past,
+        checkpoints=workspace.path(".checkpoints"),
+        previous=_previous(workspace.path("encoder")),
+    )
+    return fitted, at
+
+
+def _previous(folder: Path) -> SessionEncoder | None:
+    """The encoder in use so far; none that cannot be read, which is no reason not to train another."""
+    if not folder.exists():
+        return None
+    try:
+        return SessionEncoder.load(folder)
+    except ArtifactError as error:
+        say(f"the new encoder will not be aligned to the one before: {error}")
+        return None
 
 
 def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:
@@ -110,6 +128,7 @@ def embed(workspace: Workspace, config: Config, force: bool) -> Metrics:
             "embed": {
                 "sessions": done,
                 "dim": encoder.config.dim,
+                "encoder": encoder.version,
                 "seconds": seconds,
                 "sessions_per_second": round(done / seconds),
             }

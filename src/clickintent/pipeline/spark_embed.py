@@ -34,13 +34,13 @@ def embed_on_spark(
         ArtifactError: if the encoder cannot be read.
         WorkspaceError: if the workers do not see the folders.
     """
-    dim = SessionEncoder.load(encoder).config.dim
+    loaded = SessionEncoder.load(encoder)
     frame = read_parquet(spark, sessions / "*.parquet").filter("NOT is_bot")
     if channel is not None:
         frame = frame.filter(frame["channel"] == channel)
     frame = frame.select("session_id", "events")
     embedding = _Embedding(str(encoder.resolve()), file_fingerprint(encoder))
-    return write_parts(frame, out, "part", schema.embeddings(dim), embedding)
+    return write_parts(frame, out, "part", schema.embeddings(loaded.config.dim, loaded.version), embedding)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""Encoders that follow one another: versions, and embedding into the space of an earlier one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+import factories
+from clickintent import SessionEncoder
+from clickintent.config import EncoderConfig
+from clickintent.errors import ArtifactError, DataError
+
+SMALL = EncoderConfig(
+    dim=16, width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=4, min_page_count=2
+)
+SESSIONS = factories.themed_sessions(400)
+FRESH = factories.themed_sessions(600).slice(400)
+
+
+def trained(seed: int, previous: SessionEncoder | None = None) -> SessionEncoder:
+    return SessionEncoder(SMALL, seed=seed).fit(SESSIONS, previous=previous)
+
+
+@pytest.fixture(scope="module")
+def first() -> SessionEncoder:
+    return trained(1)
+
+
+@pytest.fixture(scope="module")
+def second(first: SessionEncoder) -> SessionEncoder:
+    return trained(2, first)
+
+
+@pytest.fixture(scope="module")
+def third(second: SessionEncoder) -> SessionEncoder:
+    return trained(3, second)
+
+
+def test_versions_are_those_of_the_embeddings(first: SessionEncoder, second: SessionEncoder) -> None:
+    assert trained(1).version == first.version != second.version
+    assert first.spaces == (first.version,)
+    assert second.spaces == (second.version, first.version)
+
+
+def test_a_model_of_old_embeddings_reads_new_ones(
+    first: SessionEncoder, second: SessionEncoder, third: SessionEncoder
+) -> None:
+    """A classifier trained on the first encoder's embeddings, with those of its successors."""
+    theme = np.arange(600) % 4
+    model = LogisticRegression(max_iter=500).fit(first.embed(SESSIONS), theme[:400])
+    right = {
+        "first": model.score(first.embed(FRESH), theme[400:]),
+        "second": model.score(second.embed(FRESH, space=first.version), theme[400:]),
+        "third, by way of the second": model.score(third.embed(FRESH, space=first.version), theme[400:]),
+    }
+    assert min(right.values()) > 0.9, right
+    old = first.embed(FRESH)
+    off = {space: np.square(second.embed(FRESH, space=space) - old).mean() for space in second.spaces}
+    assert off[first.version] < off[second.version] / 2
+    assert second.metrics["alignments"][first.version]["explained"] > 0.5
+    assert third.metrics["alignments"][first.version]["through"] == second.version
+
+
+def test_alignments_are_saved(first: SessionEncoder, third: SessionEncoder, tmp_path: Path) -> None:
+    third.save(tmp_path / "encoder")
+    loaded = SessionEncoder.load(tmp_path / "encoder")
+    assert loaded.version == third.version
+    assert loaded.spaces == third.spaces
+    expected = third.embed(FRESH, space=first.version)
+    np.testing.assert_array_equal(loaded.embed(FRESH, space=first.version), expected)
+    pq.write_table(FRESH, tmp_path / "sessions.parquet")
+    loaded.embed_parquet(tmp_path / "sessions.parquet", tmp_path / "out.parquet", space=first.version)
+    written = pq.read_table(tmp_path / "out.parquet")
+    assert written.schema.metadata[b"encoder"].decode() == first.version
+    found = written["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, 16)
+    np.testing.assert_array_equal(found, expected)
+    (tmp_path / "encoder" / "alignments.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="alignments"):
+        SessionEncoder.load(tmp_path / "encoder")
+
+
+def test_the_same_encoder_keeps_what_it_was_aligned_to(first: SessionEncoder, second: SessionEncoder) -> None:
+    again = trained(2, second)
+    assert again.spaces == second.spaces
+    np.testing.assert_array_equal(
+        again.embed(FRESH, space=first.version), second.embed(FRESH, space=first.version)
+    )
+
+
+def test_a_space_that_is_not_known_is_named(first: SessionEncoder, second: SessionEncoder) -> None:
+    with pytest.raises(ArtifactError, match=f"cannot embed into the space of '{second.version}'"):
+        first.embed(FRESH, space=second.version)
+    with pytest.raises(ArtifactError, match="cannot embed"):
+        first.embed_parquet(Path("nowhere"), Path("nowhere.parquet"), space="0123456789ab")
+
+
+def test_too_few_sessions_to_align_with(first: SessionEncoder) -> None:
+    few = factories.themed_sessions(40)
+    with pytest.raises(DataError, match="at least 64"):
+        trained(2).align_to(first, few)
+    encoder = SessionEncoder(SMALL, seed=2).fit(few, previous=first)
+    assert encoder.spaces == (encoder.version,)
+    with pytest.raises(ArtifactError, match="not trained"):
+        encoder.align_to(SessionEncoder(SMALL), SESSIONS)
+
+
+def test_the_card_says_what_there_is_and_no_value_of_the_data(third: SessionEncoder, tmp_path: Path) -> None:
+    third.save(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    head = json.loads((tmp_path / "encoder.json").read_text(encoding="utf-8"))
+    for said in (
+        third.version,
+        "| sessions trained on | 380 |",
+        "| sessions held out | 20 |",
+        head["metrics"]["first_start"],
+        head["metrics"]["last_start"],
+        f"{head['metrics']['next_page']['recall_at_1']:.4g}",
+        *third.spaces,
+    ):
+        assert said in card
+    pages = {page for events in SESSIONS["events"].to_pylist() for page in (e["page"] for e in events)}
+    assert not [page for page in pages if len(page) > 1 and page in card]
+
+
+def test_an_empty_table_has_embeddings_in_every_space(first: SessionEncoder, second: SessionEncoder) -> None:
+    empty: pa.Table = FRESH.slice(0, 0)
+    assert second.embed(empty, space=first.version).shape == (0, 16)
