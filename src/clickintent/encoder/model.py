@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from clickintent.config import EncoderConfig
 from clickintent.encoder.features import CALENDAR, DWELL, GAP, NO_DWELL, NO_GAP, FeatureSpace
+from clickintent.encoder.packed import Packing, attention
 
 _TYPE_WIDTH = 16
 _NUMBER_WIDTH = 24
@@ -100,7 +101,16 @@ class Block(nn.Module):
         qkv = self.qkv(self.attention_norm(x)).reshape(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+        return self._after_attention(x, mixed.transpose(1, 2).reshape(batch, length, width))
+
+    def packed(self, x: Tensor, packing: Packing) -> Tensor:
+        """The same of events without padding: x (N, width)."""
+        qkv = self.qkv(self.attention_norm(x)).unflatten(1, (3, self.heads, -1))
+        q, k, v = qkv.unbind(1)
+        return self._after_attention(x, attention(q, k, v, packing).flatten(1))
+
+    def _after_attention(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.dropout(self.out(mixed))
         out: Tensor = x + self.dropout(self.mlp(x))
         return out
 
@@ -142,13 +152,20 @@ class SessionModel(nn.Module):
             nn.init.normal_(table.weight, std=0.1)
 
     def hidden(
-        self, page: Tensor, event_type: Tensor, numeric: Tensor, text: Tensor, lengths: Tensor
+        self,
+        page: Tensor,
+        event_type: Tensor,
+        numeric: Tensor,
+        text: Tensor,
+        lengths: Tensor,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One vector per event (B, L, width), and the session embedding (B, dim).
 
         Args:
             page: (B, L) int64. event_type: (B, L) int64. numeric: (B, L, NUMERIC_WIDTH) float32.
             text: (B, L, text_dim) float32. lengths: (B,) int64, from 1 to max_events.
+            packing: of these lengths; with it, Transformer blocks do not compute what is padded.
         """
         steps = torch.arange(page.shape[1], device=page.device).unsqueeze(0)
         inside = steps < lengths.unsqueeze(1)
@@ -156,9 +173,15 @@ class SessionModel(nn.Module):
         x = self.events(page, event_type, numeric, text) + self.from_start(steps) + self.from_end(left)
         share = (inside / lengths.unsqueeze(1)).to(x.dtype).unsqueeze(-1)
         bag = self.bag_norm((x * share).sum(dim=1))
-        mask = inside.unsqueeze(1).unsqueeze(1)
-        for block in self.blocks:
-            x = block(x, mask)
+        if packing is None:
+            mask = inside.unsqueeze(1).unsqueeze(1)
+            for block in self.blocks:
+                x = block(x, mask)
+        else:
+            x = packing.pack(x)
+            for block in self.blocks:
+                x = block.packed(x, packing)  # type: ignore[operator]
+            x = packing.pad(x)
         x = self.norm(x)
         mean = (x * share).sum(dim=1)
         end = (lengths - 1).unsqueeze(1).unsqueeze(2).expand(-1, 1, x.shape[2])

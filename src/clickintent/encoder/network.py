@@ -13,6 +13,7 @@ from clickintent.config import EncoderConfig
 from clickintent.encoder.features import Batch, FeatureSpace
 from clickintent.encoder.model import SessionModel
 from clickintent.encoder.objectives import Heads, Targets, total
+from clickintent.encoder.packed import packing_of
 from clickintent.encoder.text_modules import Prepared, text_module
 
 
@@ -26,6 +27,7 @@ class Network(nn.Module):
         self.text = text_module(config, texts)
         self.session = SessionModel(config, space)
         self.heads = Heads(config, space)
+        self.packed = False  # whether the Transformer blocks leave out what is padded; see packed.can_pack
 
     @property
     def device(self) -> torch.device:
@@ -42,7 +44,7 @@ class Network(nn.Module):
         # As an embedding, not an index: adding up the gradients of an index is not deterministic on CPU.
         vectors = F.embedding(
             torch.from_numpy(index.reshape(batch.text.shape)).to(device),
-            self.text(texts, torch.from_numpy(distinct)),
+            self.text(texts, torch.from_numpy(distinct)).to(device),
         )
         return self.session.hidden(
             torch.from_numpy(batch.page).to(device),
@@ -50,6 +52,7 @@ class Network(nn.Module):
             torch.from_numpy(batch.numeric).to(device),
             vectors,
             torch.from_numpy(batch.lengths).to(device),
+            packing_of(batch.lengths, batch.page.shape[1], device) if self.packed else None,
         )
 
     def forward(self, batch: Batch, texts: Prepared, answers: Targets) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from clickintent.encoder.distributed import ALONE, Team
 from clickintent.encoder.features import Ints, pad
 from clickintent.encoder.network import Network
 from clickintent.encoder.objectives import WEIGHTS, apply_masks, draw_masks, targets
+from clickintent.encoder.packed import can_pack
 from clickintent.encoder.runtime import cpu_threads
 from clickintent.progress import progress
 from clickintent.workspace import fingerprint
@@ -51,6 +52,7 @@ def train(
     """
     with _own_torch_state(seed, config.device):
         network = Network(config, data.space, data.statistics.texts).to(config.device)
+        network.packed = can_pack(config)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=_WEIGHT_DECAY, fused=True)
         key = fingerprint(
             config, seed, data.space.to_json(), data.statistics.digest, team.size, torch.__version__
@@ -71,6 +73,7 @@ def train(
                 saved = now
                 checkpoint.save(path, key, network, optimizer, position)
         network.eval()
+        network.packed = False  # it may go to another device now
     return network, position
 
 
