@@ -236,7 +236,7 @@ def test_what_was_read_of_a_file_does_not_stay_in_memory(tmp_path: Path) -> None
             held.append(pa.total_allocated_bytes() - before - sessions.nbytes)
             return np.zeros((sessions.num_rows, 8), dtype=np.float32)
 
-        embed_files(embed, 8, path, tmp_path / "out.parquet", keep=None, workers=1)
+        embed_files(embed, schema.embeddings(8), path, tmp_path / "out.parquet", keep=None, workers=1)
         assert max(held) < path.stat().st_size / 2, name
 
 
