@@ -166,8 +166,9 @@ def _write(
     flat, keys = timed(engine.together(events, "visitor"), config.sessions)
     flat = engine.temporary(flat)
     links, sessions = sessionize(flat, keys)
-    by_start = ("start", "visitor", "first")
-    engine.write(sessions, made / "sessions", name, schema.SESSIONS, decode.sessions, published, by_start)
+    # A visitor's sessions one after the other: training looks for the next one among those read with it.
+    by_visitor = ("visitor", "start", "first")
+    engine.write(sessions, made / "sessions", name, schema.SESSIONS, decode.sessions, published, by_visitor)
     by_time = ("known_at", "visitor", "first", "account")
     engine.write(links, made / "links", name, schema.LINKS, decode.sightings, published, by_time)
     in_time = ("ts", "visitor", "event")
