@@ -84,11 +84,15 @@ def decide(
     fields: dict[str, tuple[pa.Array, pa.Array]] = {}
     kept: list[tuple[str, int, str | None, list[int] | None]] = []
     taken: dict[str, dict[str, int]] = {}
-    for field, known in values.items():
+    # Fields of which no text is known (any more) may still have values that are counted as taken away.
+    for field in dict.fromkeys([*values, *SHARED]):
         if field in ("page", "segment"):
             continue
+        known = values.get(field, {})
         if field in SHARED:
             n = counted[field]
+            if not len(n.codes):
+                continue
             enough = n.visitors >= config.min_people
             taken[field] = {"values": int((~enough).sum()), "events": int(n.events[~enough].sum())}
             known = {code: known[code] for code in n.codes[enough].tolist() if code in known}
