@@ -39,6 +39,8 @@ PUBLIC = {
     "pretrain",
     "run",
     "simulate",
+    "visitor_embeddings",
+    "visitor_history",
     "write_report",
 }
 

@@ -11,7 +11,7 @@ The names in ``__all__`` are the public API; everything else may change.
 
 from clickintent._version import __version__
 from clickintent.config import Config, EncoderConfig, StudentConfig, load_config
-from clickintent.encoder import SessionEncoder
+from clickintent.encoder import SessionEncoder, visitor_embeddings, visitor_history
 from clickintent.errors import (
     ArtifactError,
     ClickintentError,
@@ -76,5 +76,7 @@ __all__ = [
     "pretrain",
     "run",
     "simulate",
+    "visitor_embeddings",
+    "visitor_history",
     "write_report",
 ]

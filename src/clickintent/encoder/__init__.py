@@ -1,5 +1,6 @@
 """Sessions → embeddings: features, a small Transformer, self-supervised training, ONNX inference."""
 
 from clickintent.encoder.session_encoder import SessionEncoder
+from clickintent.encoder.visitors import visitor_embeddings, visitor_history
 
-__all__ = ["SessionEncoder"]
+__all__ = ["SessionEncoder", "visitor_embeddings", "visitor_history"]
