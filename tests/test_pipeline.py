@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,23 @@ def test_killed_in_every_stage_the_run_resumes_to_the_same_result(
             assert found[name] == value
         else:
             assert found[name] == value, f"{name} differs after the kills"
+
+
+def test_a_new_encoder_can_stand_in_for_the_one_before(bank: Path, finished: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "again"
+    shutil.copytree(finished, workspace)
+    before = clickintent.SessionEncoder.load(workspace / "encoder")
+    config = config_in(bank, workspace).model_copy(update={"seed": 8})
+    found = clickintent.pretrain(config)["encoder"]
+    assert found["version"] != before.version
+    assert found["alignments"][before.version]["explained"] > 0.5
+    after = clickintent.SessionEncoder.load(workspace / "encoder")
+    assert after.spaces == (after.version, before.version)
+
+    (workspace / "encoder" / "encoder.json").write_text("cut o")
+    found = clickintent.pretrain(config, force=True)["encoder"]
+    assert found["version"] == after.version  # the damaged one is no reason not to train
+    assert "alignments" not in found
 
 
 def test_a_persons_taxonomy_is_kept_unless_forced(bank: Path, finished: Path, tmp_path: Path) -> None:
