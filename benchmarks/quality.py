@@ -78,6 +78,9 @@ def one(name: str, seed: int, work: Path, peer: Path | None) -> dict[Key, Estima
     ours = [encoder.embed(task.seen) for task in data.tasks]
     add_all("embedding", ours)
     add_all("embedding_first_32", [vectors[:, :32] for vectors in ours])
+    int8 = _int8(encoder)
+    if int8:
+        add_all("embedding_int8", [int8.embed(task.seen) for task in data.tasks])
     add_all("embedding_evening", [np.hstack(pair) for pair in zip(ours, by_hand, strict=True)])
     gru = SessionEncoder(config_of(data, cell="gru"), seed=seed).fit(data.past)
     add_all("gru", [gru.embed(task.seen) for task in data.tasks])
@@ -94,6 +97,15 @@ def one(name: str, seed: int, work: Path, peer: Path | None) -> dict[Key, Estima
         _visitors(data, ours, seed, add)
         _retrained(data, encoder, ours, seed, add)
     return found
+
+
+def _int8(encoder: SessionEncoder) -> SessionEncoder | None:
+    """None if the int8 model was not accepted."""
+    if not encoder.metrics["int8"]["accepted"]:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save(Path(folder))
+        return SessionEncoder.load(Path(folder), precision="int8")
 
 
 def _peer(data: Data, method: str, seed: int, python: Path) -> list[Floats]:
@@ -176,9 +188,10 @@ def summarise(parts: list[dict[Key, Estimate]]) -> tuple[list[dict[str, Any]], l
     differences = []
 
     def compare(task: str, head: str, metric: str, method: str, against: str, label: str) -> None:
-        a, b = means.get((task, method, head, metric)), means.get((task, against, head, metric))
-        if a is None or b is None:
-            return
+        keys = (task, method, head, metric), (task, against, head, metric)
+        a, b = (means.get(key) for key in keys)
+        if a is None or b is None or len(gathered[keys[0]]) != len(gathered[keys[1]]):
+            return  # without one of the two under some seed, it would not be paired
         sign = -1.0 if metric in LESS else 1.0  # above 0 is better
         gain = a.minus(b)
         signed = Estimate(sign * gain.value, sign * gain.replicates).interval()
@@ -196,6 +209,7 @@ def summarise(parts: list[dict[Key, Estimate]]) -> tuple[list[dict[str, Any]], l
         compare(task, head, metric, "embedding", "evening", "embedding − evening")
         compare(task, head, metric, "embedding_evening", "evening", "embedding and evening − evening")
         compare(task, head, metric, "embedding_first_32", "embedding", "first 32 − all 64")
+        compare(task, head, metric, "embedding_int8", "embedding", "int8 − float32")
         for days in HALF_LIVES:
             visitor = f"visitor_{days:g}"
             compare(task, head, metric, visitor, "embedding", f"{visitor} − last session")
