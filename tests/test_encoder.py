@@ -140,6 +140,24 @@ def test_save_and_load(themed: SessionEncoder, saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == ["README.md", *FILES]
 
 
+def test_nothing_else_is_overwritten(themed: SessionEncoder, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "other.bin").write_text("as it was")
+    (tmp_path / "file").write_text("as it was")
+    for name in ("models", "file"):
+        with pytest.raises(ArtifactError, match=f"{name} is there and is no encoder"):
+            themed.save(tmp_path / name)
+    assert (tmp_path / "models" / "other.bin").read_text() == (tmp_path / "file").read_text() == "as it was"
+    themed.save(tmp_path / "encoder")
+    themed.save(tmp_path / "encoder")
+
+
+def test_the_model_says_nothing_of_the_machine_it_was_made_on(saved: Path) -> None:
+    found = b"".join(path.read_bytes() for path in saved.iterdir())
+    for said in (b"/site-packages/", b"folded.py", str(Path.home()).encode(), str(TESTS.parent).encode()):
+        assert said not in found
+
+
 def test_saving_what_was_loaded_changes_nothing(saved: Path, tmp_path: Path) -> None:
     SessionEncoder.load(saved).save(tmp_path / "copy")
     for file in saved.iterdir():

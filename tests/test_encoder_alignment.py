@@ -102,12 +102,27 @@ def test_a_space_that_is_not_known_is_named(first: SessionEncoder, second: Sessi
 
 def test_too_few_sessions_to_align_with(first: SessionEncoder) -> None:
     few = factories.themed_sessions(40)
-    with pytest.raises(DataError, match="at least 64"):
+    with pytest.raises(DataError, match="at least 80"):
         trained(2).align_to(first, few)
     encoder = SessionEncoder(SMALL, seed=2).fit(few, previous=first)
     assert encoder.spaces == (encoder.version,)
-    with pytest.raises(ArtifactError, match="not trained"):
-        encoder.align_to(SessionEncoder(SMALL), SESSIONS)
+    for rows in (80, 90):  # 76 and 86 to train on; in between, they would do to fit but not to measure, too
+        spaces = SessionEncoder(SMALL, seed=2).fit(SESSIONS.slice(0, rows), previous=first).spaces
+        assert (first.version in spaces) == (rows == 90)
+    for align in (encoder.align_to, lambda before, table: encoder.fit(table, previous=before)):
+        with pytest.raises(ArtifactError, match="not trained"):
+            align(SessionEncoder(SMALL), SESSIONS)
+
+
+def test_maps_to_several_encoders_stay(first: SessionEncoder, second: SessionEncoder, tmp_path: Path) -> None:
+    encoder = trained(5).align_to(first, SESSIONS)
+    assert encoder.align_to(trained(2), SESSIONS).spaces == (encoder.version, first.version, second.version)
+    before = encoder.version
+    encoder.seed = 6
+    assert before in encoder.fit(SESSIONS, previous=encoder).spaces
+    assert encoder.metrics["alignments"][first.version] == {"through": before}
+    encoder.save(tmp_path)
+    assert f"| through {before} |" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_card_says_what_there_is_and_no_value_of_the_data(third: SessionEncoder, tmp_path: Path) -> None:
@@ -116,7 +131,7 @@ def test_the_card_says_what_there_is_and_no_value_of_the_data(third: SessionEnco
     head = json.loads((tmp_path / "encoder.json").read_text(encoding="utf-8"))
     for said in (
         third.version,
-        "| sessions trained on | 380 |",
+        "| sessions to learn from | 380 |",
         "| sessions held out | 20 |",
         head["metrics"]["first_start"],
         head["metrics"]["last_start"],

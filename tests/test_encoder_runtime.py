@@ -245,6 +245,13 @@ def test_files_that_cannot_be_embedded(encoder: SessionEncoder, tmp_path: Path) 
     target.write_text("as it was", encoding="utf-8")
     folder = tmp_path / "sessions"
     folder.mkdir()
+    for wrong, said in (
+        (tmp_path, "is a folder"),
+        (folder, "is a folder"),
+        (folder / "out.parquet", "the sessions are read from there"),
+    ):
+        with pytest.raises(DataError, match=said):
+            encoder.embed_parquet(folder, wrong)
     with pytest.raises(DataError, match=r"nowhere: not readable as Parquet"):
         encoder.embed_parquet(tmp_path / "nowhere", target)
     with pytest.raises(EmptyInputError, match=r"sessions: no Parquet file in it"):
@@ -296,6 +303,9 @@ def test_int8_is_close(folder: Path, encoder: SessionEncoder) -> None:
     assert 0.999 < figures["min_cosine"] <= figures["mean_cosine"] <= 1.000001
     assert cosine.min() > 0.999
     assert np.abs(exact - coarse).max() > 1e-6, "the int8 model was not used"
+    assert SessionEncoder.load(folder, precision="int8").version == f"{encoder.version}-int8"
+    with pytest.raises(ValueError, match="there are float32, int8"):
+        SessionEncoder.load(folder, precision="fp32")  # type: ignore[arg-type]
 
 
 def test_int8_that_is_not_accepted(folder: Path, tmp_path: Path) -> None:

@@ -114,3 +114,14 @@ def test_workspace_must_be_a_folder(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(WorkspaceError, match="is a file"), open_workspace(path):
         pass
+
+
+@pytest.mark.parametrize("new_is_there", [True, False])
+def test_killed_between_its_two_renames_a_folder_is_put_in_place(tmp_path: Path, new_is_there: bool) -> None:
+    for name in ("old-encoder", *(["encoder"] if new_is_there else [])):
+        (tmp_path / f".tmp-123-{name}").mkdir()
+        (tmp_path / f".tmp-123-{name}" / "file").write_text(name)
+    with open_workspace(tmp_path):
+        expected = "encoder" if new_is_there else "old-encoder"
+        assert (tmp_path / "encoder" / "file").read_text() == expected
+        assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["encoder"]

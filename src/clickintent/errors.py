@@ -33,12 +33,18 @@ class DataError(ClickintentError):
 class MissingColumnsError(DataError):
     """A table lacks columns that the reader needs."""
 
-    def __init__(self, where: str, missing: Iterable[str], found: Iterable[str]) -> None:
+    def __init__(
+        self,
+        where: str,
+        missing: Iterable[str],
+        found: Iterable[str],
+        what_to_do: str = "Correct the mapping under [sources.columns] in the configuration.",
+    ) -> None:
         self.missing = tuple(missing)
         super().__init__(
             f"{where}: no column {', '.join(repr(name) for name in self.missing)}; "
             f"it has {', '.join(repr(name) for name in found) or 'no columns'}. "
-            "Correct the mapping under [sources.columns] in the configuration."
+            f"{what_to_do}"
         )
 
 

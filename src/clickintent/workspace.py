@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -255,9 +256,20 @@ def open_workspace(root: Path) -> Iterator[Workspace]:
         except BlockingIOError as error:
             raise WorkspaceError(f"{root} is in use by another clickintent process.") from error
         recover(root)
-        for leftover in root.glob(f"**/{_TEMPORARY}-*"):  # of a process that was killed
+        leftovers = sorted(root.glob(f"**/{_TEMPORARY}-*"))  # of a process that was killed
+        for leftover in leftovers:
+            _put_in_place(leftover)
+        for leftover in leftovers:
             _remove(leftover)
         yield Workspace(root)
+
+
+def _put_in_place(leftover: Path) -> None:
+    """Where ``atomically`` was killed between its two renames, the new folder, complete, takes the name."""
+    found = re.fullmatch(rf"{re.escape(_TEMPORARY)}-(\d+)-old-(.+)", leftover.name)
+    if found and not (leftover.parent / found[2]).exists():
+        new = leftover.parent / f"{_TEMPORARY}-{found[1]}-{found[2]}"
+        (new if new.exists() else leftover).rename(leftover.parent / found[2])
 
 
 def _remove(path: Path) -> None:

@@ -17,8 +17,8 @@ _MIN_ROWS_PER_DIM = 4
 
 
 def rows_needed(dim: int) -> int:
-    """Sessions that a map from ``dim`` numbers is fitted on, at least."""
-    return _MIN_ROWS_PER_DIM * dim
+    """Sessions for a map from ``dim`` numbers that is measured on a fifth of them, at least."""
+    return -(-_MIN_ROWS_PER_DIM * dim * 5 // 4)
 
 
 def fit_alignment(source: Floats, target: Floats) -> Floats:
@@ -35,7 +35,7 @@ def fit_alignment(source: Floats, target: Floats) -> Floats:
     """
     if len(source) != len(target):
         raise DataError(f"alignment: {len(source):,} new and {len(target):,} old embeddings do not pair up.")
-    needed = rows_needed(source.shape[1])
+    needed = _MIN_ROWS_PER_DIM * source.shape[1]
     if len(source) < needed:
         raise DataError(f"alignment: {len(source):,} sessions; at least {needed:,} are needed for a map.")
     x, y = source.astype(np.float64), target.astype(np.float64)

@@ -44,8 +44,9 @@ def card(artifact: Artifact) -> str:
         "## Data",
         _table(
             {
-                "sessions trained on": metrics.get("sessions"),
+                "sessions to learn from": metrics.get("sessions"),
                 "their events": metrics.get("events"),
+                "sessions seen while training, each time counted": metrics.get("sessions_seen"),
                 "sessions held out": metrics.get("held_out_sessions"),
                 "first start of a session": metrics.get("first_start"),
                 "last start of a session": metrics.get("last_start"),
@@ -86,7 +87,10 @@ def _measured(metrics: dict[str, Any]) -> dict[str, Any]:
     rows["int8 model"] = "written" if int8.get("accepted") else "not written: it would change too much"
     rows["its least cosine to float32"] = int8.get("min_cosine")
     for version, found in (metrics.get("alignments") or {}).items():
-        rows[f"variance explained by the map into the space of {version}"] = found["explained"]
+        if "explained" in found:
+            rows[f"variance explained by the map into the space of {version}"] = found["explained"]
+        else:
+            rows[f"map into the space of {version}"] = f"through {found['through']}"
     return rows
 
 

@@ -69,11 +69,12 @@ def embeddings(network: Network, sessions: Chunk, *, max_events: int) -> Floats:
 
 
 def _hits(scores: Floats, answer: Ints) -> Floats:
-    """How many answers are among the best k pages, for each k."""
+    """How many answers are among the best k pages, for each k; of equal ones, the first is the best."""
     scores = scores.copy()
     scores[:, : OOV + 2] = -np.inf  # the reserved ids are no pages
     own = scores[np.arange(len(answer)), answer]
-    better = (scores > own[:, None]).sum(axis=1)
+    equal = (scores == own[:, None]) & (np.arange(scores.shape[1]) < answer[:, None])
+    better = ((scores > own[:, None]) | equal).sum(axis=1)
     return np.array([((better < k) & np.isfinite(own)).sum() for k in _AT], dtype=np.float32)
 
 

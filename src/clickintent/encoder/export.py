@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from typing import Any
 
 import torch
 
@@ -68,8 +69,25 @@ def export_onnx(model: SessionModel, text_dim: int) -> bytes:
                 verbose=False,
             )
             assert program is not None  # with dynamo=True it always is
-            program.model_proto.doc_string = _ABOUT
-            serialized: bytes = program.model_proto.SerializeToString()
+            proto = program.model_proto
+            _forget_origin(proto.graph)
+            for function in proto.functions:
+                _forget_origin(function)
+            proto.doc_string = _ABOUT
+            serialized: bytes = proto.SerializeToString()
     finally:
         logging.disable(level)
     return serialized
+
+
+def _forget_origin(graph: Any) -> None:
+    """Without what the exporter notes of its origin: line numbers, and paths of the machine it ran on."""
+    for part in (graph, *graph.node, *getattr(graph, "input", ()), *graph.value_info):
+        if hasattr(part, "metadata_props"):
+            part.ClearField("metadata_props")
+        if hasattr(part, "doc_string"):
+            part.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _forget_origin(attribute.g)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickintent.errors import MissingColumnsError
+from clickintent.encoder.tables import event_columns, list_lengths
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -33,9 +33,6 @@ MAX_PAGES = 20_000
 DWELL, GAP, NO_DWELL, NO_GAP = range(4)
 CALENDAR = slice(4, 12)
 NUMERIC_WIDTH = 12
-
-#: Of an event, what the model reads.
-EVENT_FIELDS = ("ts", "event_type", "page", "title", "text", "dwell_s", "gap_s")
 
 _HOUR_US = 3_600_000_000
 
@@ -121,21 +118,16 @@ def flatten(sessions: pa.Table, *, last: int | None = None) -> FlatEvents:
 
     Raises:
         MissingColumnsError: if there is no column ``events``, or a field of an event is missing.
+        DataError: if a field is of a type that cannot be used, or a ``ts`` is null.
     """
-    if "events" not in sessions.column_names:
-        raise MissingColumnsError("sessions", ["events"], sessions.column_names)
-    lists = sessions["events"].combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    events = lists.flatten()
+    lists, lengths = list_lengths(sessions, "sessions")
+    taken = None
     if last is not None and len(lengths) and lengths.max() > last:
         kept = np.minimum(lengths, last)
-        events = events.take(pa.array(ranges(np.cumsum(lengths) - kept, kept)))
+        taken = pa.array(ranges(np.cumsum(lengths) - kept, kept))
         lengths = kept
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    fields = {field.name: column for field, column in zip(events.type, events.flatten(), strict=True)}
-    missing = [name for name in EVENT_FIELDS if name not in fields]
-    if missing:
-        raise MissingColumnsError("sessions, events", missing, fields)
+    fields = event_columns(lists, "sessions", taken=taken)
     text, texts = _texts(fields["page"], fields["title"], fields["text"])
     return FlatEvents(
         offsets=offsets,
@@ -143,7 +135,7 @@ def flatten(sessions: pa.Table, *, last: int | None = None) -> FlatEvents:
         event_type=fields["event_type"],
         log_dwell=log_seconds(fields["dwell_s"].to_numpy(zero_copy_only=False)),
         log_gap=log_seconds(fields["gap_s"].to_numpy(zero_copy_only=False)),
-        hour_of_week=hour_of_week(fields["ts"].to_numpy(zero_copy_only=False).astype(np.int64)),
+        hour_of_week=hour_of_week(fields["ts"].to_numpy(zero_copy_only=False)),
         text=text,
         texts=texts,
     )

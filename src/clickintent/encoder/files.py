@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,9 +14,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from clickintent import schema
-from clickintent.encoder.features import EVENT_FIELDS, Floats
-from clickintent.encoder.source import columns_of
-from clickintent.errors import DataError, EmptyInputError, MissingColumnsError
+from clickintent.encoder.features import Floats
+from clickintent.encoder.source import columns_of, filtered, reading
+from clickintent.encoder.tables import EVENT_FIELDS, check_columns
+from clickintent.errors import DataError, EmptyInputError
 from clickintent.progress import progress
 from clickintent.workspace import atomically
 
@@ -43,13 +43,13 @@ def embed_files(
     workers: int,
 ) -> int:
     """See ``SessionEncoder.embed_parquet``. ``embed`` is called from several threads."""
+    _check_target(source, target)
     files = _files(source)
     total = sum(_rows(file) for file in files)
 
     def work(sessions: pa.Table) -> tuple[int, pa.Table]:
         read = sessions.num_rows
-        if keep is not None:
-            sessions = sessions.filter(keep)
+        sessions = filtered(sessions, keep)
         return read, embeddings_table(sessions["session_id"], embed(sessions))
 
     waiting: list[pa.Table] = []
@@ -72,7 +72,13 @@ def embed_files(
 
 
 def embeddings_table(session_ids: pa.Array | pa.ChunkedArray, vectors: Floats) -> pa.Table:
-    """``schema.embeddings`` of vectors (n, dim), which are not copied."""
+    """``schema.embeddings`` of vectors (n, dim), which are not copied.
+
+    Raises:
+        DataError: if a session id is null.
+    """
+    if session_ids.null_count:
+        raise DataError(f"'session_id' is null in {session_ids.null_count:,} rows; each needs one.")
     dim = vectors.shape[1]
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
     return pa.table([session_ids, lists], schema=schema.embeddings(dim))
@@ -97,8 +103,17 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
                 future.cancel()
 
 
+def _check_target(source: Path, target: Path) -> None:
+    """Sessions are not to be overwritten, nor a folder, nor are embeddings to be read as sessions."""
+    if target.is_dir():
+        raise DataError(f"{target} is a folder. Give the path of a file to write.")
+    where = target.resolve()
+    if where == source.resolve() or source.resolve() in where.parents:
+        raise DataError(f"{target}: the sessions are read from there. Give a path outside of {source}.")
+
+
 def _files(source: Path) -> list[str]:
-    with _reading(source):
+    with reading(source):
         files: list[str] = ds.dataset(source, format="parquet").files
     if not files:
         raise EmptyInputError(f"{source}: no Parquet file in it. Give a file or a folder of sessions.")
@@ -109,34 +124,22 @@ def _pieces(files: list[str], keep: pc.Expression | None) -> Iterator[pa.Table]:
     """The columns that are needed, some rows at a time."""
     for path in files:
         # With pre_buffer, the default, what was read of a file stays in memory until its end.
-        with _reading(path), pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ) as file:
+        with reading(path), pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ) as file:
             columns = _columns(path, file, keep)
             for batch in file.iter_batches(ROWS, columns=columns):
                 yield pa.Table.from_batches([batch])
 
 
 def _rows(path: str) -> int:
-    with _reading(path):
+    with reading(path):
         rows: int = pq.read_metadata(path).num_rows
     return rows
-
-
-@contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{path}: not readable as Parquet ({error}). Give a file or a folder of sessions."
-        ) from error
 
 
 def _columns(path: str, file: pq.ParquetFile, keep: pc.Expression | None) -> list[str]:
     """Paths of the leaf columns to read."""
     arrow = file.schema_arrow
-    missing = [name for name in ("session_id", "events") if name not in arrow.names]
-    if missing:
-        raise MissingColumnsError(path, missing, arrow.names)
+    check_columns(path, ("session_id", "events"), arrow.names)
     flat = {"session_id", *(columns_of(keep, arrow) if keep is not None else ())}
     leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     return [

@@ -94,6 +94,7 @@ def _metrics(statistics: Statistics, network: Network, position: Position, team:
         "last_start": _iso(times.last),
         "pages": len(statistics.space.pages.values),
         "event_types": len(statistics.space.event_types.values),
+        "sessions_seen": position.sessions * team.size,
         "parameters": sum(p.numel() for module in trained for p in module.parameters()),
         "epochs": position.epochs,
         "processes": team.size,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from clickintent.encoder.distributed import team
 from clickintent.encoder.features import Floats, flatten
 from clickintent.encoder.runtime import OnnxEncoder, cpu_workers
 from clickintent.encoder.source import Sessions, open_source
-from clickintent.errors import ArtifactError, require
+from clickintent.errors import ArtifactError, DataError, require
 
 _NOT_TRAINED = "this encoder is not trained. Call fit(sessions), or SessionEncoder.load(folder)."
 
@@ -40,6 +41,7 @@ class SessionEncoder:
         self.metrics: dict[str, Any] = {}
         self._saved: storage.Artifact | None = None
         self._runtime: OnnxEncoder | None = None
+        self._precision: storage.Precision = "float32"
 
     def fit(
         self,
@@ -64,35 +66,41 @@ class SessionEncoder:
                 where it was, and ends with the same weights.
             previous: the encoder in use so far, into whose space the new one shall be able to embed, too: see
                 :meth:`align_to`, which is called with up to 20,000 training sessions. With too few for a map
-                (four for each number of an embedding), none is made, and ``spaces`` lacks it.
+                (five for each number of an embedding), none is made, and ``spaces`` lacks it.
 
         Raises:
+            ArtifactError: if ``previous`` is neither fitted nor loaded.
             ConfigError: if the device or the sentence model of the configuration is not there.
-            DataError: if a file cannot be read.
+            DataError: if a file cannot be read, or a column is of a type that cannot be used.
             EmptyInputError: if there is no session with an event.
             MissingColumnsError: if a column is missing.
             MissingDependencyError: if torch is not installed.
         """
+        if previous is not None:
+            previous._artifact()
+            previous = copy(previous)  # which may be this one
         with team() as processes:
             require("torch", "train")
             from clickintent.encoder.fitting import fit
 
             source = open_source(sessions, filter, parts=processes.size)
-            self._saved, sample = fit(source, self.config, self.seed, checkpoints, processes)
+            folder = Path(checkpoints) if checkpoints else None
+            self._saved, sample = fit(source, self.config, self.seed, folder, processes)
         self.metrics = self._saved.metrics
-        self._runtime = self._saved.runtime("the encoder")
+        self._runtime, self._precision = self._saved.runtime("the encoder"), "float32"
         if previous and sample.num_rows >= rows_needed(self.config.dim):
             self.align_to(previous, sample)
         return self
 
     @property
     def version(self) -> str:
-        """12 hexadecimal digits; encoders that put sessions at the same places have the same.
+        """12 hexadecimal digits, and ``-int8`` if it is loaded so; equal encoders have equal ones.
 
         Raises:
             ArtifactError: if the encoder is neither fitted nor loaded.
         """
-        return self._artifact().version
+        version = self._artifact().version
+        return version if self._precision == "float32" else f"{version}-{self._precision}"
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -104,31 +112,38 @@ class SessionEncoder:
 
         A model trained on the earlier encoder's embeddings then goes on working, at some loss, on
         ``embed(sessions, space=previous.version)``, until it is trained anew. See ``alignment`` for the
-        method; ``metrics["alignments"]`` says, of each version, how much of its variance (0 to 1) the mapped
-        embeddings explain, on a fifth of the sessions that the map was not fitted on.
+        method; ``metrics["alignments"]`` says how much of the variance (0 to 1) of the earlier embeddings the
+        mapped ones explain, on a fifth of the sessions that the map was not fitted on; of encoders before
+        that, through which one the map goes.
 
         Args:
             sessions: n typical sessions, some thousand; both encoders embed them. Column ``events``.
 
         Raises:
             ArtifactError: if one of the two is neither fitted nor loaded.
-            DataError: if there are fewer than four sessions for each number of an embedding.
+            DataError: if there are fewer than five sessions for each number of an embedding.
         """
         saved, before = self._artifact(), previous._artifact()
         found, figures = before.alignments, dict(before.metrics.get("alignments") or {})
-        if before.version != saved.version:
+        if previous.version != self.version:
+            if sessions.num_rows < (needed := rows_needed(self.config.dim)):
+                raise DataError(
+                    f"{sessions.num_rows:,} sessions to align with; at least {needed:,} are needed."
+                )
             new, old = self.embed(sessions), previous.embed(sessions)
             test = np.arange(len(new)) % 5 == 0
             part = fit_alignment(new[~test], old[~test])
             step = fit_alignment(new, old)
-            found = {version: compose(step, then) for version, then in found.items()} | {before.version: step}
-            figures = {
-                version: {**figures[version], "through": before.version} for version in before.alignments
-            }
-            figures[before.version] = {
+            found = {version: compose(step, then) for version, then in found.items()}
+            # Errors add up on the way, and nothing here embeds into the earlier spaces to measure them.
+            figures = {version: {"through": previous.version} for version in found}
+            found[previous.version] = step
+            figures[previous.version] = {
                 "sessions": len(new),
                 "explained": explained(new[test], old[test], part),
             }
+        found = {**saved.alignments, **found}
+        figures = {**(saved.metrics.get("alignments") or {}), **figures}
         self.metrics = {**saved.metrics, "alignments": figures}
         self._saved = replace(saved, alignments=found, metrics=self.metrics)
         return self
@@ -143,7 +158,8 @@ class SessionEncoder:
 
         Raises:
             ArtifactError: if the encoder is neither fitted nor loaded, or cannot embed into the space.
-            MissingColumnsError: if there is no column ``events``.
+            MissingColumnsError: if there is no column ``events``, or one of an event's fields is missing.
+            DataError: if a field is of a type that cannot be used.
         """
         embed, _ = self._into(space)
         pieces = (sessions.slice(at, files.ROWS) for at in range(0, max(sessions.num_rows, 1), files.ROWS))
@@ -187,7 +203,8 @@ class SessionEncoder:
 
         Raises:
             ArtifactError: if the encoder is neither fitted nor loaded, or cannot embed into the space.
-            DataError: if a file cannot be read, lacks a column, or there is none.
+            DataError: if a file cannot be read, lacks a column, or there is none, or if ``target`` is a
+                folder or where the sessions are.
         """
         embed, dim = self._into(space)
         return files.embed_files(
@@ -202,9 +219,9 @@ class SessionEncoder:
     def _into(self, space: str | None) -> tuple[Callable[[pa.Table], Floats], int]:
         """How to embed a piece of a table into a space, and the numbers of its embeddings."""
         self._ready()
-        if space is None or space == self.version:
+        if space in (None, self.version):
             return self._embed_piece, self.config.dim
-        alignment = self._artifact().alignments.get(space)
+        alignment = self._artifact().alignments.get(space or "")
         if alignment is None:
             raise ArtifactError(
                 f"encoder {self.version} cannot embed into the space of {space!r}; it can into "
@@ -229,7 +246,7 @@ class SessionEncoder:
         """Write the encoder into ``folder``, atomically (see storage for the files).
 
         Raises:
-            ArtifactError: if the encoder is not trained.
+            ArtifactError: if the encoder is not trained, or what is in ``folder`` is no encoder.
         """
         storage.save(self._artifact(), Path(folder))
 
@@ -239,16 +256,19 @@ class SessionEncoder:
 
         Args:
             precision: ``int8`` computes with integer weights: faster, with embeddings that differ a little
-                (``metrics["int8"]``), so do not mix the two.
+                (``metrics["int8"]``), so do not mix the two: its ``version`` is another one.
 
         Raises:
+            ValueError: if ``precision`` is neither.
             ArtifactError: if a file is missing, damaged, or of another format, or if there is no int8 model;
                 names the file.
         """
+        if precision not in (known := get_args(storage.Precision)):
+            raise ValueError(f"precision is {precision!r}; there are {', '.join(known)}")
         saved = storage.load(Path(folder))
         encoder = cls(saved.config, seed=saved.seed)
         encoder.metrics = saved.metrics
-        encoder._saved = saved
+        encoder._saved, encoder._precision = saved, precision
         name = storage.ONNX if precision == "float32" else storage.INT8
         encoder._runtime = saved.runtime(str(Path(folder) / name), precision)
         return encoder

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from clickintent.encoder.features import (
-    EVENT_FIELDS,
     OOV,
     FeatureSpace,
     Inputs,
@@ -16,11 +15,12 @@ from clickintent.encoder.features import (
     log_seconds,
     text_of,
 )
+from clickintent.encoder.tables import EVENT_FIELDS
 from clickintent.errors import DataError
 
 Event = Mapping[str, Any]
 
-_STRING, _NUMBER = (str, type(None)), (int, float, np.number, type(None))
+_STRING, _NUMBER = (str, type(None)), (int, float, np.integer, np.floating, type(None))
 #: Of what type the value of each key is, and how to say so.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "ts": ((int, np.integer), "a whole number of µs since 1970 UTC"),
@@ -82,8 +82,9 @@ def _check(event: Event, number: int) -> None:
         kinds, said = _KINDS[name]
         if value is _ABSENT and name not in _REQUIRED:
             continue
-        if isinstance(value, kinds):
-            if isinstance(value, int) and abs(value) >= 1 << 63:
+        # numpy's timedelta64 counts as an integer, in a unit of its own
+        if isinstance(value, kinds) and not isinstance(value, np.timedelta64):
+            if isinstance(value, int | np.integer) and abs(int(value)) >= 1 << 63:
                 raise DataError(f"event {number}: {name!r} does not fit into 64 bits; it must be {said}.")
             continue
         if value is _ABSENT:

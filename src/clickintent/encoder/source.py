@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from clickintent.encoder.features import EVENT_FIELDS
-from clickintent.errors import DataError, EmptyInputError, MissingColumnsError
+from clickintent.encoder.tables import EVENT_FIELDS, check_columns, texts, times, trainable
+from clickintent.errors import DataError, EmptyInputError
 
 #: Rows in a piece. A row group of up to twice as many is one piece: to reach the middle of one, all before it
 #: is decoded.
@@ -40,15 +40,13 @@ class Source(Protocol):
         """How many rows each piece has before it is filtered."""
 
     def load(self, piece: int, *, times_only: bool = False) -> pa.Table:
-        """The sessions of a piece which pass the filter and have an event, in their order.
-
-        Columns ``start``, ``events`` and, where there is one, ``visitor_id``.
+        """The sessions of a piece which pass the filter and have an event, in their order: see ``trainable``.
 
         Args:
             times_only: of an event, only ``ts``.
 
         Raises:
-            DataError: if a file cannot be read.
+            DataError: if a file cannot be read, or a column is missing or cannot be used.
         """
 
 
@@ -72,11 +70,14 @@ class TableSource:
     """Slices of a table; a visitor's sessions are brought next to each other, in the order of time."""
 
     def __init__(self, table: pa.Table, keep: pc.Expression | None, parts: int) -> None:
-        _check("sessions", table.column_names)
-        if keep is not None:
-            table = table.filter(keep)
+        check_columns("sessions", _REQUIRED, table.column_names)
+        table = filtered(table, keep)
         if _VISITOR in table.column_names:
-            order = pc.sort_indices(table, [(_VISITOR, "ascending"), ("start", "ascending")]).to_numpy()
+            start, visitor = times(table["start"], "'start'"), table[_VISITOR]
+            if pa.types.is_dictionary(visitor.type):
+                visitor = texts(visitor, f"{_VISITOR!r}")
+            keys = pa.table({_VISITOR: visitor, "start": start})
+            order = pc.sort_indices(keys, [(_VISITOR, "ascending"), ("start", "ascending")]).to_numpy()
             if (np.diff(order.astype(np.int64)) < 0).any():
                 table = table.take(pa.array(order))
         size = _piece_rows(table.num_rows, parts)
@@ -84,8 +85,8 @@ class TableSource:
         self._size = size
         self.rows = [min(size, table.num_rows - at) for at in range(0, table.num_rows, size)]
 
-    def load(self, piece: int, *, times_only: bool = False) -> pa.Table:  # noqa: ARG002
-        return _with_events(self._table.slice(piece * self._size, self._size))
+    def load(self, piece: int, *, times_only: bool = False) -> pa.Table:
+        return trainable(self._table.slice(piece * self._size, self._size), "sessions", _fields(times_only))
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class ParquetSource:
 
     def __init__(self, source: str | Path | ds.Dataset, keep: pc.Expression | None, parts: int) -> None:
         if not isinstance(source, ds.Dataset):
-            with _reading(source):
+            with reading(source):
                 source = ds.dataset(source, format="parquet")
         fragments = sorted(_fragments(source), key=lambda fragment: str(fragment.path))
         if not fragments:
@@ -121,11 +122,11 @@ class ParquetSource:
         self._filesystem = fragments[0].filesystem
         self._files = []
         for fragment in fragments:
-            with _reading(fragment.path):
+            with reading(fragment.path):
                 keys = ds.get_partition_keys(fragment.partition_expression)
                 self._files.append(_File(fragment.path, fragment.metadata, keys))
                 names = [*fragment.metadata.schema.to_arrow_schema().names, *keys]
-            _check(fragment.path, names)
+            check_columns(fragment.path, _REQUIRED, names)
         size = _piece_rows(sum(file.metadata.num_rows for file in self._files), parts)
         self._parts = [part for number in range(len(self._files)) for part in self._split(number, size)]
         self.rows = [part.end - part.begin for part in self._parts]
@@ -142,7 +143,7 @@ class ParquetSource:
         part = self._parts[piece]
         file = self._files[part.file]
         with (
-            _reading(file.path),
+            reading(file.path),
             self._filesystem.open_input_file(file.path) as opened,
             pq.ParquetFile(opened, metadata=file.metadata) as parquet,
         ):
@@ -160,9 +161,21 @@ class ParquetSource:
         for name, value in file.keys.items():
             if name not in table.column_names:
                 table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
-        if self._keep is not None:
-            table = table.filter(self._keep)
-        return _with_events(table)
+        return trainable(filtered(table, self._keep), file.path, _fields(times_only))
+
+
+def filtered(table: pa.Table, keep: pc.Expression | None) -> pa.Table:
+    """The rows that pass; all without a filter.
+
+    Raises:
+        DataError: if the filter cannot be applied, e.g. because it is about a column that is not there.
+    """
+    if keep is None:
+        return table
+    try:
+        return table.filter(keep)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"the filter {keep} cannot be applied: {error}") from error
 
 
 def columns_of(expression: pc.Expression, columns: pa.Schema) -> list[str]:
@@ -181,17 +194,9 @@ def _piece_rows(total: int, parts: int) -> int:
     return max(min(PIECE_ROWS, -(-total // max(parts, 1))), 1)
 
 
-def _check(where: str, found: list[str]) -> None:
-    missing = [name for name in _REQUIRED if name not in found]
-    if missing:
-        raise MissingColumnsError(where, missing, found)
-
-
-def _with_events(table: pa.Table) -> pa.Table:
-    some = pc.greater(pc.fill_null(pc.list_value_length(table["events"]), 0), 0)
-    names = [name for name in (*_REQUIRED, _VISITOR) if name in table.column_names]
-    table = table.select(names)
-    return table if pc.all(some).as_py() else table.filter(some)
+def _fields(times_only: bool) -> tuple[str, ...]:
+    """The fields of an event to read."""
+    return ("ts",) if times_only else EVENT_FIELDS
 
 
 def _columns(file: pq.ParquetFile, keep: pc.Expression | None, times_only: bool) -> list[str]:
@@ -200,7 +205,7 @@ def _columns(file: pq.ParquetFile, keep: pc.Expression | None, times_only: bool)
     flat = {"start", _VISITOR}
     if keep is not None:
         flat.update(name for name in columns_of(keep, arrow) if name != "events")
-    fields = ("ts",) if times_only else EVENT_FIELDS
+    fields = _fields(times_only)
     leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     return [
         leaf
@@ -210,7 +215,10 @@ def _columns(file: pq.ParquetFile, keep: pc.Expression | None, times_only: bool)
 
 
 def _fragments(dataset: ds.Dataset) -> list[ds.ParquetFileFragment]:
-    fragments = list(dataset.get_fragments())
+    try:
+        fragments = list(dataset.get_fragments())
+    except ValueError as error:  # of a dataset with a filter
+        raise DataError(f"{error} Give the filter to fit: fit(dataset, filter=…).") from error
     for fragment in fragments:
         if not isinstance(fragment, ds.ParquetFileFragment):
             raise DataError("the dataset does not consist of Parquet files. Give such a one, or a table.")
@@ -218,7 +226,7 @@ def _fragments(dataset: ds.Dataset) -> list[ds.ParquetFileFragment]:
 
 
 @contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:

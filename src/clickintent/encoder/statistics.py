@@ -63,7 +63,6 @@ class Times:
     """The first pass. Sessions are those with an event which pass the source's filter."""
 
     counts: Ints  # sessions per piece
-    events: int
     first: int  # µs, the earliest start
     last: int
     split: Split
@@ -152,8 +151,7 @@ def survey(source: Source, config: EncoderConfig) -> Statistics:
                 texts.add(flat.texts, np.bincount(flat.text, minlength=len(flat.texts)))
             _update(digest, flat.offsets, flat.log_dwell, flat.log_gap, flat.hour_of_week, flat.text)
             _update(digest, train["start"].to_numpy(), flat.texts, *page, *event_type)
-            if "visitor_id" in train.column_names:
-                _update(digest, *_coded(train["visitor_id"].combine_chunks()))
+            _update(digest, *_coded(train["visitor_id"].combine_chunks()))
     edges = {name: _edges(found, name) for name, found in seconds.items()}
     kept = sample.table()
     pages_of = floor.table()
@@ -180,7 +178,7 @@ def survey(source: Source, config: EncoderConfig) -> Statistics:
 def _times(source: Source) -> Times:
     starts = Sample(_VALUES, _STARTS)
     counts = np.zeros(len(source.rows), dtype=np.int64)
-    events, first, last = 0, np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    first, last = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     with progress("read times", sum(source.rows), "sessions") as advance:
         for piece in range(len(counts)):
             table = source.load(piece, times_only=True)
@@ -190,13 +188,12 @@ def _times(source: Source) -> Times:
                 start = table["start"].to_numpy()
                 rows = np.arange(begin, begin + table.num_rows)
                 starts.add(pa.table({"start": start, "tie": uniform(rows, _TIE)}), rows)
-                events += pc.sum(pc.list_value_length(table["events"])).as_py()
                 first, last = min(first, int(start.min())), max(last, int(start.max()))
             advance(sum(source.rows[: piece + 1]))
     table = starts.table()
     if table is None:
         raise EmptyInputError("no session with an event to train the encoder on. Check what was ingested.")
-    return Times(counts, events, first, last, _split(table["start"].to_numpy(), table["tie"].to_numpy()))
+    return Times(counts, first, last, _split(table["start"].to_numpy(), table["tie"].to_numpy()))
 
 
 def _split(start: Ints, tie: npt.NDArray[np.float64]) -> Split:

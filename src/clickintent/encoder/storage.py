@@ -59,7 +59,9 @@ class Artifact:
         """12 hexadecimal digits of what decides where a session is put; equal encoders have equal ones."""
         features = json.dumps(self.space.to_json(), sort_keys=True)
         digest = hashlib.blake2b(self.onnx, digest_size=6)
-        for part in (self.config.model_dump_json().encode(), features.encode(), save_tensors(self.text)):
+        text = self.config.text if self.config.text in ("none", "hashed") else "a sentence model"
+        shape = json.dumps([self.config.dim, self.config.max_events, text])
+        for part in (shape.encode(), features.encode(), save_tensors(self.text)):
             digest.update(part)
         return digest.hexdigest()
 
@@ -76,7 +78,15 @@ class Artifact:
 
 
 def save(artifact: Artifact, folder: Path) -> None:
-    """Write the folder atomically, in place of what was there."""
+    """Write the folder atomically, in place of the encoder that was there.
+
+    Raises:
+        ArtifactError: if what is there is no encoder.
+    """
+    if folder.exists() and not ((folder / JSON).exists() or (folder.is_dir() and not any(folder.iterdir()))):
+        raise ArtifactError(
+            f"{folder} is there and is no encoder; it would be lost. Give the encoder a folder of its own."
+        )
     head = {
         "format": FORMAT,
         "version": __version__,

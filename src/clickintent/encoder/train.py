@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from clickintent._version import __version__
 from clickintent.config import EncoderConfig
 from clickintent.encoder import checkpoint
 from clickintent.encoder.batches import Cuts, bucket, cuts_per_session, draw_cuts
@@ -55,7 +56,8 @@ def train(
         network.packed = can_pack(config)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=_WEIGHT_DECAY, fused=True)
         key = fingerprint(
-            config, seed, data.space.to_json(), data.statistics.digest, team.size, torch.__version__
+            *(__version__, torch.__version__, config, seed, data.space.to_json()),
+            *(data.statistics.digest, team.size, cpu_threads()),
         )
         path = checkpoints / checkpoint.NAME if checkpoints else None
         position = Position()

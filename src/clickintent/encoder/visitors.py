@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickintent.encoder.features import Floats, Ints
-from clickintent.errors import DataError, MissingColumnsError
+from clickintent.encoder.tables import check_columns, times
+from clickintent.errors import DataError
 
 HALF_LIFE_DAYS = 7.0
 _DAY_US = 86_400_000_000
@@ -31,7 +32,7 @@ def visitor_history(
     To train a model on: no row knows of a later session. Sessions whose key is null stand for themselves.
 
     Args:
-        sessions: columns ``key`` and ``end`` (µs); n rows, in any order.
+        sessions: columns ``key`` and ``end`` (µs, or timestamps); n rows, in any order.
         embeddings: (n, dim), of the same rows.
         key: ``visitor_id``, or ``account_id`` where sessions may be joined as soon as they have ended; a link
             that became known later must be taken out before (``clickintent.link_as_of``).
@@ -42,7 +43,8 @@ def visitor_history(
 
     Raises:
         MissingColumnsError: if a column is missing.
-        DataError: if there are not as many embeddings as sessions, or the half-life is not positive.
+        DataError: if there are not as many embeddings as sessions, an end is null, or the half-life is not
+            positive.
     """
     code, end = _keys(sessions, embeddings, key, half_life_days)
     order = np.lexsort((end, code))
@@ -70,7 +72,7 @@ def visitor_embeddings(
     """
     kept = sessions[key].is_valid() if key in sessions.column_names else None
     if kept is not None and as_of is not None and "end" in sessions.column_names:
-        kept = pc.and_(kept, pc.less_equal(sessions["end"], as_of))
+        kept = pc.and_(kept, pc.less_equal(times(sessions["end"], "'end'"), as_of))
     if kept is not None and len(embeddings) == sessions.num_rows:
         sessions, embeddings = sessions.filter(kept), embeddings[kept.to_numpy()]
     code, end = _keys(sessions, embeddings, key, half_life_days)
@@ -91,9 +93,7 @@ def visitor_embeddings(
 
 def _keys(sessions: pa.Table, embeddings: Floats, key: str, half_life_days: float) -> tuple[Ints, Ints]:
     """A number per visitor, a number of its own for each null, and the ends."""
-    missing = [name for name in (key, "end") if name not in sessions.column_names]
-    if missing:
-        raise MissingColumnsError("sessions", missing, sessions.column_names)
+    check_columns("sessions", (key, "end"), sessions.column_names)
     if len(embeddings) != sessions.num_rows:
         raise DataError(
             f"{len(embeddings):,} embeddings for {sessions.num_rows:,} sessions; give one for each."
@@ -106,7 +106,7 @@ def _keys(sessions: pa.Table, embeddings: Floats, key: str, half_life_days: floa
     )
     alone = np.flatnonzero(code < 0)
     code[alone] = code.max(initial=-1) + 1 + np.arange(len(alone))
-    return code, sessions["end"].to_numpy().astype(np.int64)
+    return code, times(sessions["end"], "'end'").to_numpy()
 
 
 def _running_mean(code: Ints, end: Ints, vectors: Floats, half_life_days: float) -> Floats:
