@@ -33,7 +33,7 @@ SHARED = Path(os.environ.get("CLICKINTENT_DATA", ROOT.parent / "shared" / "data"
 FOLDS = 5
 SAME = 0  # the seed of what is the same under every seed
 MAX_TRAIN, MAX_TEST = 20_000, 20_000  # rows of one task: enough for narrow intervals
-MONDAY_US = 1_207_008_000_000_000  # 2008-04-01, the first day of the e-shop's clicks
+FIRST_DAY_US = 1_207_008_000_000_000  # 2008-04-01, the first day of the e-shop's clicks
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def eshop(work: Path, _seed: int) -> Data:
         "location", raw["location"].cast(pa.string()), "price", raw["price"].cast(pa.string()), " ",
     )  # fmt: skip
     # There is no clock: events follow each other, one a second, from noon.
-    ts = MONDAY_US + days * 86_400_000_000 + 43_200_000_000 + order * 1_000_000
+    ts = FIRST_DAY_US + days * 86_400_000_000 + 43_200_000_000 + order * 1_000_000
     events = pa.table(
         {
             "visitor_id": raw["session ID"].cast(pa.string()),
