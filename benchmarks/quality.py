@@ -4,7 +4,7 @@ Every method sees the same cut sessions, learns without labels from the same pas
 test rows by the same heads: logistic regression and LightGBM. Rivals: page counts, an evening's hand-made
 features, the last page, TF-IDF + SVD to 64, pytorch-lifestream's CoLES and MLM (64), our GRU, and, for
 what labels would give, our Transformer trained on each task alone (it reads pages and no text). Values are
-means over seeds with the 95 % interval of their paired bootstrap; differences are taken on the same resamples.
+means over seeds with the 95 % interval of their paired bootstrap; differences are of the same resamples.
 
 Configuration and objectives were chosen on seed 1 of these tasks. SimBank is drawn anew for each seed; GA360
 and app onboarding test other visitors, whom seed 1 had in training; Vanguard and the e-shop test the same
