@@ -7,12 +7,11 @@ the intervals do not tell. All have half of the default's epochs, to be cheap (`
 from ``CLICKINTENT_DATA`` as in ``quality.py``. The encoder sees a session up to a random event and nothing of
 what follows; that is the attention "bidirectional, with the target and all after it hidden".
 
-    python benchmarks/ablations.py [--data simbank,vanguard,eshop] [--variants gru,causal,…] [--seeds 1]
+    python benchmarks/ablations.py [--data simbank,vanguard,eshop] [--variants dim_32,…] [--seeds 1]
                                    [--epochs 6] [--work FOLDER]
 
 What is no configuration is patched in from here: the library has no options for what lost. All variants, the
-default too, are embedded by the torch network, because the exported one is built from the default's parts;
-they are trained on a CPU, where no packed attention takes the place of a patched one.
+default too, are embedded by the torch network, because the exported one is built from the default's parts.
 A killed run goes on with the variants that are not done.
 """
 
@@ -48,7 +47,7 @@ from clickintent.encoder.chunks import Chunk, TrainingData, chunk_of
 from clickintent.encoder.components import turn_to_components
 from clickintent.encoder.evaluate import embeddings
 from clickintent.encoder.features import DWELL, NO_DWELL, Batch, FeatureSpace, Floats, Ints
-from clickintent.encoder.model import Block, SessionModel
+from clickintent.encoder.model import Block, RecurrentBlock, SessionModel
 from clickintent.encoder.network import Network
 from clickintent.encoder.objectives import WEIGHTS, Targets, total
 from clickintent.encoder.source import open_source
@@ -56,7 +55,7 @@ from clickintent.encoder.statistics import survey
 from clickintent.encoder.text_modules import Prepared
 from clickintent.encoder.train import train
 from common import write_results
-from quality import Key, _shown, config_of, load, save
+from quality import TRANSFORMER, Key, _shown, config_of, load, save
 from quality_data import DATA, Data
 from quality_judge import HEADS, LESS, judge, mean
 
@@ -107,6 +106,19 @@ class Pooled(SessionModel):
         return x, F.linear(chosen, self.project.weight, self.project.bias)
 
 
+class Mixed(SessionModel):
+    """Blocks of both kinds, one after the other."""
+
+    def __init__(self, config: EncoderConfig, space: FeatureSpace, kinds: tuple[str, ...]) -> None:
+        super().__init__(config, space)
+        self.blocks = nn.ModuleList(
+            RecurrentBlock(config.width, config.dropout)
+            if kind == "gru"
+            else Block(config.width, config.heads, config.dropout)
+            for kind in kinds
+        )
+
+
 def _yes_or_no(logits: Tensor, row: Ints, page: Ints) -> tuple[Tensor, int]:
     """In place of a bag's softmax: is the page among them, for each page on its own?"""
     answer = torch.zeros_like(logits)
@@ -154,13 +166,23 @@ def _pooling(*parts: str) -> Variant:
     return _patched(network_module, "SessionModel", partial(Pooled, parts=parts))
 
 
+def _blocks(*kinds: str) -> Variant:
+    return _patched(network_module, "SessionModel", partial(Mixed, kinds=kinds))
+
+
 NEXT = ("next_page", "next_type", "next_wait")
 VARIANTS = {
     BASE: Variant(),
     "other_seed": Variant(seed=1000),
-    "gru": Variant({"cell": "gru"}),
-    "layers_1": Variant({"layers": 1}),
-    "layers_4": Variant({"layers": 4}),
+    "layers_2": Variant({"layers": 2}),
+    "transformer_1": Variant({"cell": "transformer"}),
+    "transformer_2": Variant(TRANSFORMER),
+    "transformer_causal": Variant(TRANSFORMER, lambda: patch.object(Block, "forward", _causal)),
+    "transformer_no_attention": Variant(TRANSFORMER, lambda: patch.object(Block, "forward", _no_attention)),
+    "gru_then_attention": _blocks("gru", "attention"),
+    "attention_then_gru": _blocks("attention", "gru"),
+    "width_32": Variant({"width": 32}),
+    "width_64": Variant({"width": 64}),
     "width_128": Variant({"width": 128}),
     "dim_32": Variant({"dim": 32}),
     "dim_128": Variant({"dim": 128}),
@@ -182,8 +204,6 @@ VARIANTS = {
     "only_next": _without(*WEIGHTS.keys() - NEXT),
     "bag_yes_or_no": _patched(objectives, "_bag", _yes_or_no),
     "with_contrast": _patched(Network, "forward", _with_contrast),
-    "causal": _patched(Block, "forward", _causal),
-    "no_attention": _patched(Block, "forward", _no_attention),
     "pool_mean": _pooling("mean"),
     "pool_max": _pooling("max"),
     "pool_attention": _pooling("attention"),

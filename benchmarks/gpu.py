@@ -73,8 +73,12 @@ VARIANTS = {
 }
 REFERENCE, BASELINE = "padded_fp32", "padded_bf16"
 
-#: The default one is made for a CPU and cannot fill a GPU; the other one shows what a GPU is for.
-MODELS: dict[str, dict[str, Any]] = {"default": {}, "wide": {"width": 256, "layers": 4}}
+#: Transformers, because there is no packed GRU. The small one cannot fill a GPU; the other one shows what a
+#: GPU is for.
+MODELS: dict[str, dict[str, Any]] = {
+    "small": {"cell": "transformer", "layers": 2},
+    "wide": {"cell": "transformer", "width": 256, "layers": 4},
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class Sizes:
     matrix: int = 8192  # rows and columns of the matrices that measure the peak
 
 
-QUICK, QUICK_MODELS = Sizes(600, 128, 3, 256), {"tiny": {"width": 32, "layers": 1, "text_buckets": 256}}
+QUICK = Sizes(600, 128, 3, 256)
+QUICK_MODELS = {"tiny": {"cell": "transformer", "width": 32, "layers": 1, "text_buckets": 256}}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ METHODS = {
     "tfidf_svd": "TF-IDF + SVD",
     "coles": "ptls CoLES",
     "mlm": "ptls MLM",
-    "gru": "our GRU",
+    "transformer": "our Transformer",
     "embedding": "**embedding**",
     "embedding_evening": "embedding + evening",
     "supervised": "supervised",
@@ -29,6 +29,7 @@ METHODS = {
 HEAD_NAMES = {"linear": "logistic regression", "lightgbm": "LightGBM"}
 QUESTIONS = (
     "embedding − best rival embedding",
+    "embedding − best embedding of others",
     "embedding − page counts",
     "embedding − evening",
     "embedding and evening − evening",

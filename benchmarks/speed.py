@@ -2,9 +2,10 @@
 
 Side by side in one run: in each repeat ours and the rival's in turn, the order reversed every other time,
 each in a process of its own; ratios are taken within a repeat, and reported as the median with the least and
-the greatest. Both have width 64, two layers, four heads, embeddings of 64, sessions of at most 64 events, and
-the same sessions (``speed_data.py``). The ratios in front are those with the number of threads that is the
-worst for us. What each side's clock includes stands beside its figures.
+the greatest. Like is compared with like: our default, a GRU of one layer, with a GRU of one layer, our
+Transformer of two layers and four heads with such a one. All have width 96, embeddings of 64, sessions of at
+most 64 events, and the same sessions (``speed_data.py``). The ratios in front are those with the pair and the
+number of threads that are the worst for us. What each side's clock includes stands beside its figures.
 
     python benchmarks/speed.py [--only train,embed,single,memory,resume] [--peer PTLS_PYTHON] [--full]
                                [--quick] [--repeats 3] [--work FOLDER]
@@ -33,6 +34,7 @@ import pyarrow.parquet as pq
 
 from common import RESULTS, write_results
 from speed_bench import (
+    CELLS,
     METHODS,
     QUICK,
     SEED,
@@ -49,7 +51,7 @@ from speed_bench import (
     start,
 )
 
-LIKE_OURS = "mlm_transformer"
+TRANSFORMER, GRU = "mlm_transformer", "coles_gru"
 EVENTS = 20  # of a session that is embedded alone
 TEN_MILLION = 10_000_000
 
@@ -62,27 +64,26 @@ def train(bench: Bench) -> Figures:
     before, and the evaluation and export after. ptls: Trainer.fit on sessions that are tensors already.
     """
     sizes = bench.sizes
-    source, config = bench.sessions(sizes.train), {"epochs": sizes.train_epochs}
+    source = bench.sessions(sizes.train)
     lengths = pq.read_table(source, columns=["n_events"])["n_events"].to_numpy()
 
-    def ours(threads: int) -> Figures:
+    def ours(cell: str, threads: int) -> Figures:
+        config = {"epochs": sizes.train_epochs, **CELLS[cell]}
         found = run("fit", threads=threads, source=source, seed=SEED, config=config)
         return {**found, "sequences_per_second": found["sessions_per_second"]}
 
     by_threads = {}
     for threads in THREADS:
-        sides: dict[str, Side] = {"ours": partial(ours, threads)}
+        sides: dict[str, Side] = {cell: partial(ours, cell, threads) for cell in CELLS}
         if bench.ptls:
             limits = (sizes.train_epochs, sizes.train_max_s)
             sides |= {name: partial(bench.train_ptls, name, threads, *limits) for name in METHODS}
-        by_threads[str(threads)] = compared(in_turn(sides, bench.repeats, f"train, threads {threads},"))
-    ratio = least_ratio(by_threads, LIKE_OURS)
+        runs = in_turn(sides, bench.repeats, f"train, threads {threads},")
+        by_threads[str(threads)] = compared(runs, {name: method[-1] for name, method in METHODS.items()})
     seen = float((lengths + 1).mean() / 2 / lengths.mean())  # a cut is equally likely after each event
     return {
-        "train_ratio_to_ptls": ratio,
-        "train_ratio_to_ptls_by_event_seen": ratio and ratio * seen,
-        "train_ratio_to_ptls_coles_gru": least_ratio(by_threads, "coles_gru"),
-        "train_ratio_to_ptls_coles_transformer": least_ratio(by_threads, "coles_transformer"),
+        "train_ratio_to_ptls": least_ratio(by_threads, TRANSFORMER, GRU),
+        **{f"train_ratio_to_ptls_{name}": least_ratio(by_threads, name) for name in METHODS},
         "train_sessions_per_second": by_threads["1"]["sessions_per_second"]["ours"]["median"],
         "sessions": sizes.train,
         "epochs": sizes.train_epochs,
@@ -103,26 +104,27 @@ def embed(bench: Bench) -> Figures:
     source, target = bench.sessions(bench.sizes.embed), str(bench.work / "embeddings.parquet")
     given = {"model": model, "source": source, "target": target}
     if bench.ptls:  # how well they are trained does not matter here
-        for name in (LIKE_OURS, "coles_gru"):
+        for name in (TRANSFORMER, GRU):
             bench.train_ptls(name, threads=1, epochs=1, max_s=10.0)
     by_threads = {}
     for threads in THREADS:
         ours, ptls = partial(run, "embed", threads=threads, **given), bench.embed_ptls
-        sides: dict[str, Side] = {"ours": ours}
+        sides: dict[str, Side] = {"ours": ours, "ours_transformer": partial(ours, model=bench.transformer)}
         if has_int8:
             sides["ours_int8"] = partial(ours, precision="int8")
         if bench.ptls:
-            sides["ptls"] = partial(ptls, LIKE_OURS, threads)
-            sides["ptls_bucketed"] = partial(ptls, LIKE_OURS, threads, "--bucketed")
-            sides["ptls_gru"] = partial(ptls, "coles_gru", threads)
-            sides["ptls_gru_bucketed"] = partial(ptls, "coles_gru", threads, "--bucketed")
-        by_threads[str(threads)] = compared(in_turn(sides, bench.repeats, f"embed, threads {threads},"))
+            for name, method in (("transformer", TRANSFORMER), ("gru", GRU)):
+                sides[f"ptls_{name}"] = partial(ptls, method, threads)
+                sides[f"ptls_{name}_bucketed"] = partial(ptls, method, threads, "--bucketed")
+        like = dict.fromkeys(("ptls_transformer", "ptls_transformer_bucketed"), "ours_transformer")
+        by_threads[str(threads)] = compared(in_turn(sides, bench.repeats, f"embed, threads {threads},"), like)
         by_threads[str(threads)]["share_of_arithmetic"] = ours(timed=True)["share_of_arithmetic"]
     return {
         "embed_sessions_per_second": by_threads["2"]["sessions_per_second"]["ours"]["median"],
-        "embed_ratio_to_ptls": least_ratio(by_threads, "ptls"),
-        "embed_ratio_to_ptls_bucketed": least_ratio(by_threads, "ptls_bucketed"),
-        "embed_ratio_to_ptls_gru": least_ratio(by_threads, "ptls_gru"),
+        "embed_ratio_to_ptls": least_ratio(by_threads, "ptls_transformer", "ptls_gru"),
+        "embed_ratio_to_ptls_bucketed": least_ratio(
+            by_threads, "ptls_transformer_bucketed", "ptls_gru_bucketed"
+        ),
         "sessions": bench.sizes.embed,
         "by_threads": by_threads,
     }

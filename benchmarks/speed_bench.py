@@ -24,24 +24,15 @@ SEED = 7
 CHILD = Path(__file__).parent / "speed_child.py"
 THREADS = (1, 2)
 
-#: Ways to train ptls.
+#: Ours: our default, a GRU of one layer, and a Transformer of two.
+CELLS: dict[str, dict[str, Any]] = {"ours": {}, "ours_transformer": {"cell": "transformer", "layers": 2}}
+#: Ways to train ptls: method, encoder, layers, and which of ours is like it.
 METHODS = {
-    "mlm_transformer": ("mlm", "transformer"),
-    "coles_gru": ("coles", "gru"),
-    "coles_transformer": ("coles", "transformer"),
+    "mlm_transformer": ("mlm", "transformer", 2, "ours_transformer"),
+    "coles_gru": ("coles", "gru", 1, "ours"),
+    "coles_transformer": ("coles", "transformer", 2, "ours_transformer"),
 }
-_SAME: tuple[str | int, ...] = (
-    "--width",
-    64,
-    "--layers",
-    2,
-    "--heads",
-    4,
-    "--dim",
-    64,
-    "--max-events",
-    64,
-)  # as our default
+_SAME: tuple[str | int, ...] = ("--width", 96, "--heads", 4, "--dim", 64, "--max-events", 64)
 _MIN_PAGE_COUNT = 5
 
 Figures = dict[str, Any]
@@ -83,8 +74,17 @@ class Bench:
     @cached_property
     def model(self) -> tuple[str, bool]:
         """Our default encoder, trained, and whether it has an int8 model."""
-        path = str(self.work / "model")
-        source, config = self.sessions(self.sizes.train), {"epochs": self.sizes.train_epochs}
+        return self._train("ours")
+
+    @cached_property
+    def transformer(self) -> str:
+        """Our Transformer, trained."""
+        return self._train("ours_transformer")[0]
+
+    def _train(self, cell: str) -> tuple[str, bool]:
+        path = str(self.work / cell)
+        config = {"epochs": self.sizes.train_epochs, **CELLS[cell]}
+        source = self.sessions(self.sizes.train)
         found = run("fit", threads=1, source=source, seed=SEED, out=path, config=config)
         return path, bool(found["int8"]["accepted"])
 
@@ -101,9 +101,10 @@ class Bench:
 
     def train_ptls(self, method: str, threads: int, epochs: int, max_s: float) -> Figures:
         """Train ptls one way; the model stays in the folder."""
-        name, encoder = METHODS[method]
+        name, encoder, layers, _ = METHODS[method]
         return self._rival(threads).call(
-            *("train", "--method", name, "--encoder", encoder, *_SAME, "--batch-size", 128),
+            *("train", "--method", name, "--encoder", encoder, "--layers", layers, *_SAME),
+            *("--batch-size", 128),
             *("--input", self.ptls_sessions(self.sizes.train), "--out", self.work / f"ptls-{method}"),
             *("--epochs", epochs, "--max-seconds", max_s, "--seed", SEED),
         )
@@ -154,13 +155,17 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def compared(runs: dict[str, list[Figures]]) -> Figures:
-    """The rates of all sides, and within each repeat the ratio of ours to each other one."""
+def compared(runs: dict[str, list[Figures]], like: dict[str, str]) -> Figures:
+    """The rates of all sides, and within each repeat the ratio of ours to each other one.
+
+    Args:
+        like: by the name of a side, which of ours it is compared with; our default if it is not there.
+    """
     rates = {name: [found["sequences_per_second"] for found in side] for name, side in runs.items()}
     return {
         "sessions_per_second": {name: spread(side) for name, side in rates.items()},
         "ratio_of_ours_to": {
-            name: spread([mine / other for mine, other in zip(rates["ours"], side, strict=True)])
+            name: spread([a / b for a, b in zip(rates[like.get(name, "ours")], side, strict=True)])
             for name, side in rates.items()
             if name != "ours"
         },
@@ -170,8 +175,7 @@ def compared(runs: dict[str, list[Figures]]) -> Figures:
     }
 
 
-def least_ratio(by_threads: dict[str, Figures], name: str) -> float | None:
-    """The median ratio of ours to a side, with the number of threads that is the worst for us."""
-    found = [part["ratio_of_ours_to"][name]["median"] for part in by_threads.values() if
-             name in part["ratio_of_ours_to"]]  # fmt: skip
-    return min(found, default=None)
+def least_ratio(by_threads: dict[str, Figures], *names: str) -> float | None:
+    """The median ratio of ours to a side; of several, the one that is the worst for us, as of the threads."""
+    ratios = [part["ratio_of_ours_to"] for part in by_threads.values()]
+    return min((found[name]["median"] for found in ratios for name in names if name in found), default=None)

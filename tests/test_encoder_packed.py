@@ -25,7 +25,9 @@ from clickintent.encoder.network import Network
 from clickintent.encoder.objectives import apply_masks, draw_masks, targets
 from clickintent.encoder.packed import can_pack, packing_of
 
-CONFIG = EncoderConfig(width=32, heads=4, text_dim=16, text_buckets=512, dropout=0.0)
+CONFIG = EncoderConfig(
+    cell="transformer", layers=2, width=32, heads=4, text_dim=16, text_buckets=512, dropout=0.0
+)
 MOST = CONFIG.max_events
 TABLE = factories.themed_sessions(60)
 FLAT = flatten(TABLE)

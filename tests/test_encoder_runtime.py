@@ -310,9 +310,10 @@ def test_int8_is_close(folder: Path, encoder: SessionEncoder) -> None:
 
 def test_int8_that_is_not_accepted(folder: Path, tmp_path: Path) -> None:
     trained = storage.load(folder)
-    wild = model_of(trained.config, trained.space, 1.0)  # weights so large that rounding them shows
+    config = trained.config.model_copy(update={"cell": "transformer", "layers": 2})
+    wild = model_of(config, trained.space, 1.0)  # weights so large that rounding them shows
     onnx = export_onnx(wild, trained.config.text_dim)
-    judged = with_int8(replace(trained, onnx=onnx, int8=None), flatten(mixed(300), last=64))
+    judged = with_int8(replace(trained, config=config, onnx=onnx, int8=None), flatten(mixed(300), last=64))
     assert judged.int8 is None
     figures = judged.metrics["int8"]
     assert not figures["accepted"]

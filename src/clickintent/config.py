@@ -105,10 +105,10 @@ class EncoderConfig(_Frozen):
     """The session encoder. Defaults are sized for a CPU."""
 
     dim: Annotated[int, Field(ge=4)] = 64  # of the session embedding
-    width: Annotated[int, Field(ge=8)] = 64
-    cell: Literal["transformer", "gru"] = "transformer"
-    layers: Annotated[int, Field(ge=1)] = 2
-    heads: Annotated[int, Field(ge=1)] = 4
+    width: Annotated[int, Field(ge=8)] = 96
+    cell: Literal["gru", "transformer"] = "gru"
+    layers: Annotated[int, Field(ge=1)] = 1  # a Transformer wants two
+    heads: Annotated[int, Field(ge=1)] = 4  # of a Transformer
     max_events: Annotated[int, Field(ge=2)] = 64  # longer sessions keep their last events
     #: ``none``, ``hashed`` (learned hashed n-grams), or a folder with a sentence-transformers model.
     text: str = "hashed"

@@ -1,4 +1,4 @@
-"""Sessions → embeddings: features, a small Transformer, self-supervised training, ONNX inference."""
+"""Sessions → embeddings: features, a small network, self-supervised training, ONNX inference."""
 
 from clickintent.encoder.session_encoder import SessionEncoder
 from clickintent.encoder.visitors import visitor_embeddings, visitor_history

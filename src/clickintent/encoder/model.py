@@ -1,4 +1,4 @@
-"""The session encoder in torch: events → Transformer encoder → pooling → 64 numbers.
+"""The session encoder in torch: events → a GRU or a Transformer → pooling → 64 numbers.
 
 Every part of an event (page, type, text, dwell, gap, calendar) becomes a vector of its own with its own
 LayerNorm (essential in Transformers4Rec, de Souza Pereira Moreira et al. 2021); an MLP fuses them. Dwell and
@@ -6,9 +6,10 @@ gap are spread over their training quantiles (piecewise-linear encoding, Gorishn
 single scalar does not survive into 64 numbers beside a page. Attention is bidirectional: what must stay
 hidden is cut off before the model, never by a causal mask.
 
-What is pooled is the mean of the events before attention (a bag of pages, as TF-IDF has it), their mean after
-it (the paper's pooling), and the last event after it. The bag raised the rank of the embedding and what it
-tells about intents, the last event what it tells about the next page: see docs/benchmarks.md.
+What is pooled is the mean of the events before the blocks (a bag of pages, as TF-IDF has it), their mean
+after them (the paper's pooling), and the last event after them. The bag raised the rank of the embedding and
+what it tells about intents, the last event what it tells about the next page: see docs/benchmarks.md. With
+the three, one layer of a GRU tells as much as a Transformer of two, in less time.
 """
 
 from __future__ import annotations
