@@ -30,7 +30,6 @@ CELLS: dict[str, dict[str, Any]] = {"ours": {}, "ours_transformer": {"cell": "tr
 METHODS = {
     "mlm_transformer": ("mlm", "transformer", 2, "ours_transformer"),
     "coles_gru": ("coles", "gru", 1, "ours"),
-    "coles_transformer": ("coles", "transformer", 2, "ours_transformer"),
 }
 _SAME: tuple[str | int, ...] = ("--width", 96, "--heads", 4, "--dim", 64, "--max-events", 64)
 _MIN_PAGE_COUNT = 5
@@ -45,8 +44,8 @@ class Sizes:
 
     train: int = 20_000
     train_epochs: int = 3
-    train_max_s: float = 40.0  # a rival stops in the middle then
-    embed: int = 100_000
+    train_max_s: float = 20.0  # a rival stops in the middle then
+    embed: int = 50_000
     memory: tuple[int, ...] = (100_000, 1_000_000)
     memory_trained: int = 262_144
     calls: int = 5000
