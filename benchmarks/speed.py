@@ -81,9 +81,11 @@ def train(bench: Bench) -> Figures:
             sides |= {name: partial(bench.train_ptls, name, threads, *limits) for name in METHODS}
         runs = in_turn(sides, bench.repeats, f"train, threads {threads},")
         by_threads[str(threads)] = compared(runs, {name: method[-1] for name, method in METHODS.items()})
+    ratio = least_ratio(by_threads, TRANSFORMER, GRU)
     seen = float((lengths + 1).mean() / 2 / lengths.mean())  # a cut is equally likely after each event
     return {
-        "train_ratio_to_ptls": least_ratio(by_threads, TRANSFORMER, GRU),
+        "train_ratio_to_ptls": ratio,
+        "train_ratio_to_ptls_by_event_seen": ratio and ratio * seen,
         **{f"train_ratio_to_ptls_{name}": least_ratio(by_threads, name) for name in METHODS},
         "train_sessions_per_second": by_threads["1"]["sessions_per_second"]["ours"]["median"],
         "sessions": sizes.train,

@@ -114,6 +114,12 @@ def test_too_few_sessions_to_align_with(first: SessionEncoder) -> None:
             align(SessionEncoder(SMALL), SESSIONS)
 
 
+def test_there_is_no_way_back_to_oneself(first: SessionEncoder, second: SessionEncoder) -> None:
+    again = trained(1, second)  # rolled back
+    assert again.spaces == (first.version, second.version)
+    np.testing.assert_array_equal(again.embed(FRESH, space=first.version), first.embed(FRESH))
+
+
 def test_maps_to_several_encoders_stay(first: SessionEncoder, second: SessionEncoder, tmp_path: Path) -> None:
     encoder = trained(5).align_to(first, SESSIONS)
     assert encoder.align_to(trained(2), SESSIONS).spaces == (encoder.version, first.version, second.version)

@@ -144,6 +144,8 @@ class SessionEncoder:
             }
         found = {**saved.alignments, **found}
         figures = {**(saved.metrics.get("alignments") or {}), **figures}
+        for of in (found, figures):
+            of.pop(self.version, None)  # the earlier one knew the way back
         self.metrics = {**saved.metrics, "alignments": figures}
         self._saved = replace(saved, alignments=found, metrics=self.metrics)
         return self
@@ -219,9 +221,9 @@ class SessionEncoder:
     def _into(self, space: str | None) -> tuple[Callable[[pa.Table], Floats], int]:
         """How to embed a piece of a table into a space, and the numbers of its embeddings."""
         self._ready()
-        if space in (None, self.version):
+        if space is None or space == self.version:
             return self._embed_piece, self.config.dim
-        alignment = self._artifact().alignments.get(space or "")
+        alignment = self._artifact().alignments.get(space)
         if alignment is None:
             raise ArtifactError(
                 f"encoder {self.version} cannot embed into the space of {space!r}; it can into "
