@@ -11,9 +11,11 @@ and app onboarding test other visitors, whom seed 1 had in training; Vanguard an
 rows under all seeds, so that there only the trainings are new.
 
     python benchmarks/quality.py [--seeds 5] [--data vanguard,ga360,…] [--peer PTLS_PYTHON] [--work FOLDER]
+        [--peer-sessions 300000]
 
-``--peer`` is the Python of an environment with pytorch-lifestream (see requirements-ptls.txt). A killed run
-goes on with the data sets and seeds that are not done.
+``--peer`` is the Python of an environment with pytorch-lifestream (see requirements-ptls.txt);
+``--peer-sessions`` is how many sessions its methods see in training, over all epochs. A killed run goes on
+with what is not done.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ from quality_peer import Peer
 OTHERS = ("tfidf_svd", "coles", "mlm")  # the rivals that are embeddings too
 EMBEDDINGS = (*OTHERS, "transformer")  # with our own other cell
 TRANSFORMER: dict[str, Any] = {"cell": "transformer", "layers": 2}
-PEER_EPOCHS = 15  # as in its notebooks; on larger data fewer, of so many sessions in all
-PEER_SESSIONS = 300_000
+OURS, PEERS = "ours", ("coles", "mlm")  # what is one job on a data set under one seed
+PEER_EPOCHS = 15  # as in its notebooks; on larger data fewer
 HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0, float("inf"))
 Key = tuple[str, str, str, str]  # task, method, head, metric
 
@@ -57,8 +59,8 @@ def config_of(data: Data, **changes: Any) -> EncoderConfig:
     return EncoderConfig(min_page_count=data.min_page_count, text=data.text, **changes)
 
 
-def one(name: str, seed: int, work: Path, peer: Path | None) -> dict[Key, Estimate]:
-    """All methods on one data set under one seed."""
+def one(name: str, seed: int, part: str, work: Path, peer: Path | None, passes: int) -> dict[Key, Estimate]:
+    """The methods of one part on one data set under one seed."""
     data = DATA[name](work, seed)
     found: dict[Key, Estimate] = {}
 
@@ -71,6 +73,10 @@ def one(name: str, seed: int, work: Path, peer: Path | None) -> dict[Key, Estima
             for head in HEADS:
                 add(task, method, head, judge(task, matrix, head, seed))
 
+    if part in PEERS:
+        assert peer is not None
+        add_all(part, _peer(data, part, seed, peer, passes))
+        return found
     for make in (quality_methods.page_counts, quality_methods.last_page, quality_methods.tfidf_svd):
         method = make(data, seed)
         add_all(make.__name__, [method(task.seen) for task in data.tasks])
@@ -88,9 +94,6 @@ def one(name: str, seed: int, work: Path, peer: Path | None) -> dict[Key, Estima
     add_all("embedding_evening", [np.hstack(pair) for pair in zip(ours, by_hand, strict=True)])
     transformer = SessionEncoder(config_of(data, **TRANSFORMER), seed=seed).fit(data.past)
     add_all("transformer", [transformer.embed(task.seen) for task in data.tasks])
-    if peer:
-        for method in ("coles", "mlm"):
-            add_all(method, _peer(data, method, seed, peer))
     for task in data.tasks:
         ceiling = quality_supervised.probabilities(task, config_of(data, **TRANSFORMER), seed)
         add(task, "supervised", "own", measure(task, ceiling))
@@ -112,9 +115,9 @@ def _int8(encoder: SessionEncoder) -> SessionEncoder | None:
         return SessionEncoder.load(Path(folder), precision="int8")
 
 
-def _peer(data: Data, method: str, seed: int, python: Path) -> list[Floats]:
-    """The rival's embeddings of every task's sessions."""
-    epochs = min(PEER_EPOCHS, round(PEER_SESSIONS / data.past.num_rows))
+def _peer(data: Data, method: str, seed: int, python: Path, passes: int) -> list[Floats]:
+    """The rival's embeddings of every task's sessions, trained on that many sessions over all epochs."""
+    epochs = min(PEER_EPOCHS, max(round(passes / data.past.num_rows), 1))
     with tempfile.TemporaryDirectory() as folder:
         peer = Peer(python, Path(folder))
         flat = flatten(data.past)
@@ -234,35 +237,39 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", default=",".join(DATA))
     parser.add_argument("--peer", type=Path, default=None)
+    parser.add_argument("--peer-sessions", type=int, default=300_000)
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="quality-"))
     work.mkdir(parents=True, exist_ok=True)
+    passes = arguments.peer_sessions
     if arguments.one:
-        name, seed = arguments.one.split(":")
-        found = one(name, int(seed), work / f"run-{name}-{seed}", arguments.peer)
-        save(found, work / f"{name}-{seed}.npz")
+        name, seed, part = arguments.one.split(":")
+        job = f"{name}-{seed}-{part}"
+        found = one(name, int(seed), part, work / f"run-{job}", arguments.peer, passes)
+        save(found, work / f"{job}.npz")
         return
     names = arguments.data.split(",")
-    todo = [(n, s) for s in range(1, arguments.seeds + 1) for n in names]
+    parts = (OURS, *PEERS) if arguments.peer else (OURS,)
+    todo = [(n, s, part) for s in range(1, arguments.seeds + 1) for part in parts for n in names]
 
-    def run(job: tuple[str, int]) -> Path:
-        name, seed = job
-        path = work / f"{name}-{seed}.npz"
+    def run(job: tuple[str, int, str]) -> dict[Key, Estimate]:
+        name, seed, part = job
+        path = work / f"{name}-{seed}-{part}.npz"
         if not path.exists():
-            command = [sys.executable, __file__, "--one", f"{name}:{seed}", "--work", str(work)]
+            command = [sys.executable, __file__, "--one", f"{name}:{seed}:{part}", "--work", str(work)]
+            command += ["--peer-sessions", str(passes)]
             command += ["--peer", str(arguments.peer)] if arguments.peer else []
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            log = work / f"{name}-{seed}.log"
-            with log.open("w") as file:
+            with path.with_suffix(".log").open("w") as file:
                 subprocess.run(command, check=True, stdout=file, stderr=file, env=environment)
-            print(f"done: {name}, seed {seed}", flush=True)
-        return path
+            print(f"done: {name}, seed {seed}, {part}", flush=True)
+        return load(path)
 
     with ThreadPoolExecutor(max(os.cpu_count() or 1, 1)) as pool:
-        paths = list(pool.map(run, todo))
-    rows, differences = summarise([load(path) for path in paths])
+        found_parts = list(pool.map(run, todo))
+    rows, differences = summarise(found_parts)
     for row in rows:
         print(
             f"{row['task']:38s} {row['method']:22s} {row['head']:9s} {row['metric']:12s} {_shown(row)}"
@@ -273,7 +280,8 @@ def main() -> None:
             f"{row['task']:38s} {row['what']} ({row['against']})  {row['head']} {row['metric']} {_shown(row)}"
         )
     if set(names) == set(DATA):
-        write_results("quality", {"seeds": arguments.seeds, "rows": rows, "differences": differences})
+        settings = {"seeds": arguments.seeds, "peer_sessions": passes if arguments.peer else None}
+        write_results("quality", {**settings, "rows": rows, "differences": differences})
 
 
 def _shown(row: Mapping[str, Any]) -> str:
