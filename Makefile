@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/clickintent demo --workspace runs/demo
 
 test: lint types
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a test process for each core: more threads would only wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CLICKINTENT_KEY"] = "a key for tests, long enough"
 sys.path.insert(0, str(Path(__file__).parent))  # tests/factories.py
 
