@@ -49,7 +49,7 @@ from quality_peer import Peer
 OTHERS = ("tfidf_svd", "coles", "mlm")  # the rivals that are embeddings too
 EMBEDDINGS = (*OTHERS, "transformer")  # with our own other cell
 TRANSFORMER: dict[str, Any] = {"cell": "transformer", "layers": 2}
-OURS, PEERS = "ours", ("coles", "mlm")  # what is one job on a data set under one seed
+OURS, SUPERVISED, PEERS = "ours", "supervised", ("coles", "mlm")  # a job each, by data set and seed
 PEER_EPOCHS = 15  # as in its notebooks; on larger data fewer
 HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0, float("inf"))
 Key = tuple[str, str, str, str]  # task, method, head, metric
@@ -77,6 +77,11 @@ def one(name: str, seed: int, part: str, work: Path, peer: Path | None, passes: 
         assert peer is not None
         add_all(part, _peer(data, part, seed, peer, passes))
         return found
+    if part == SUPERVISED:
+        for task in data.tasks:
+            ceiling = quality_supervised.probabilities(task, config_of(data, **TRANSFORMER), seed)
+            add(task, part, "own", measure(task, ceiling))
+        return found
     for make in (quality_methods.page_counts, quality_methods.last_page, quality_methods.tfidf_svd):
         method = make(data, seed)
         add_all(make.__name__, [method(task.seen) for task in data.tasks])
@@ -95,8 +100,6 @@ def one(name: str, seed: int, part: str, work: Path, peer: Path | None, passes: 
     transformer = SessionEncoder(config_of(data, **TRANSFORMER), seed=seed).fit(data.past)
     add_all("transformer", [transformer.embed(task.seen) for task in data.tasks])
     for task in data.tasks:
-        ceiling = quality_supervised.probabilities(task, config_of(data, **TRANSFORMER), seed)
-        add(task, "supervised", "own", measure(task, ceiling))
         start = np.exp(task.offset[task.test])
         add(task, "prior", "none", measure(task, start / start.sum(axis=1, keepdims=True)))
         add(task, "oracle", "none", oracle(task))
@@ -251,10 +254,10 @@ def main() -> None:
         save(found, work / f"{job}.npz")
         return
     names = arguments.data.split(",")
-    parts = (OURS, *PEERS) if arguments.peer else (OURS,)
+    parts = (OURS, *(PEERS if arguments.peer else ()), SUPERVISED)
     todo = [(n, s, part) for s in range(1, arguments.seeds + 1) for part in parts for n in names]
 
-    def run(job: tuple[str, int, str]) -> dict[Key, Estimate]:
+    def run(job: tuple[str, int, str]) -> dict[Key, Estimate] | None:
         name, seed, part = job
         path = work / f"{name}-{seed}-{part}.npz"
         if not path.exists():
@@ -263,12 +266,18 @@ def main() -> None:
             command += ["--peer", str(arguments.peer)] if arguments.peer else []
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             with path.with_suffix(".log").open("w") as file:
-                subprocess.run(command, check=True, stdout=file, stderr=file, env=environment)
+                done = subprocess.run(command, check=False, stdout=file, stderr=file, env=environment)
+            if done.returncode:
+                print(f"failed: {name}, seed {seed}, {part}; see {file.name}", flush=True)
+                return None
             print(f"done: {name}, seed {seed}, {part}", flush=True)
         return load(path)
 
     with ThreadPoolExecutor(max(os.cpu_count() or 1, 1)) as pool:
-        found_parts = list(pool.map(run, todo))
+        made = list(pool.map(run, todo))
+    found_parts = [part for part in made if part is not None]
+    if len(found_parts) < len(made):
+        sys.exit("Some jobs failed: the same command tries them again.")
     rows, differences = summarise(found_parts)
     for row in rows:
         print(

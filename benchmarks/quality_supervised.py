@@ -52,7 +52,7 @@ def probabilities(task: Task, config: EncoderConfig, seed: int) -> np.ndarray:
     space = FeatureSpace.fit(flat, task.floor, min_page_count=config.min_page_count)
     events = space.encode(flat)
     offset = torch.from_numpy(task.offset.astype(np.float32))
-    target = torch.from_numpy(task.target)
+    target = torch.from_numpy(task.target.astype(np.int64))
     held = len(task.train) // 5
     fitted, watched = task.train[: len(task.train) - held], task.train[len(task.train) - held :]
     model = _Classifier(config, space, flat.texts, task.offset.shape[1])
