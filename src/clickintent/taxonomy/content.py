@@ -55,7 +55,7 @@ class Item:
     @property
     def action(self) -> str | None:
         """The event type in words, where it says more than that a page was seen."""
-        return None if self.is_view else words_of(self.event_type)
+        return None if self.is_view else redact(words_of(self.event_type))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def hashed(folder: Path | None) -> str:
 
 
 def copy_to(folder: Path) -> list[Path]:
-    """Write the packaged prompts into a folder; files that are there stay as they are. Returns the new ones."""
+    """Write the packaged prompts into a folder; those that are there stay. Returns the new ones."""
     written = []
     for name in NAMES:
         path = folder / f"{name}.txt"
