@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import factories
+from clickintent.cli import main
 from clickintent.config import Config
 from clickintent.errors import AnswersNeededError, BudgetError, LanguageModelError
-from clickintent.taxonomy import Taxonomy, annotate, draft, plan
+from clickintent.taxonomy import Taxonomy, annotate, draft, plan, prompts
 from clickintent.taxonomy.answers import Request
 from clickintent.taxonomy.batch_files import read_responses, write_requests
 from clickintent.taxonomy.board import Draft
@@ -356,3 +357,73 @@ def test_no_junk_stops_the_reading_or_costs_a_good_line(
     assert all((line.reply is None) == bool(line.problem) for line in read)
     texts = [(line.custom_id, line.reply.text) for line in read if line.reply]
     assert all((f"good{n}", json.dumps({"n": n})) in texts for n in range(3))
+
+
+def a_small_run(folder: Path) -> Path:
+    """The configuration of a run on ninety one-page visits, with batch files."""
+    pages = ("cards", "loans", "savings")
+    rows = [
+        f"v{i},2026-01-{1 + i // 10:02d}T10:{i % 10:02d}:00Z,/{pages[i % 3]},{pages[i % 3]}"
+        for i in range(90)
+    ]
+    (folder / "clicks.csv").write_text("\n".join(["cookie,time,page,title", *rows]) + "\n")
+    path = folder / "clickintent.toml"
+    path.write_text(
+        'workspace = "w"\n[[sources]]\nreader = "table"\npath = "clicks.csv"\n[sources.columns]\n'
+        'visitor_id = "cookie"\nts = "time"\npage = "page"\ntitle = "title"\n'
+        '[sources.constants]\nevent_type = "page_view"\n'
+        "[encoder]\nepochs = 1\n[evaluate]\nbootstrap = 50\n"
+        "[taxonomy]\nintents = 3\nsample = 40\nminibatch = 30\n"
+        '[llm]\nbackend = "batch"\nmodel = "m"\n'
+    )
+    return path
+
+
+def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command; white space is not kept."""
+    status = 0
+    try:
+        main(arguments)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    out, err = capfd.readouterr()
+    return status, out, " ".join(err.split())
+
+
+def test_the_command_stops_with_status_3_until_all_is_answered(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = str(a_small_run(tmp_path))
+    workspace = tmp_path / "w"
+    for rounds in range(9):
+        status, out, err = told(capfd, "run", file)
+        if status == 0:
+            break
+        assert status == 3
+        assert "waiting:" in err
+        assert "Traceback" not in err
+        if rounds == 0:
+            _, plan_text, _ = told(capfd, "taxonomy", "draft", file, "--plan")
+            _, shown, _ = told(capfd, "taxonomy", "draft", file, "--show", "1")
+            first = requests_in(workspace)[0]
+            assert "Nothing was sent" in plan_text
+            assert f"[user]\n{user_of(first)}\n" in shown
+            assert first["custom_id"] in shown
+            assert told(capfd, "taxonomy", "draft", file, "--show", "0")[0] == 2
+        write_lines(workspace / "llm" / "responses.jsonl", [answered(r) for r in requests_in(workspace)])
+    assert status == 0
+    assert rounds >= 3  # draft, review, label
+    assert (workspace / "report.html").exists()
+    _, out, _ = told(capfd, "label", file, "--show", "all")
+    assert "nothing would be sent" in out
+    status, _, err = told(capfd, "taxonomy", "prompts", str(tmp_path / "prompts"))
+    assert status == 0
+    assert len(list((tmp_path / "prompts").glob("*.txt"))) == len(prompts.NAMES)
+
+    # a prompt of one's own is another request: there is something to ask again
+    annotate_prompt = tmp_path / "prompts" / "annotate.txt"
+    annotate_prompt.write_text(annotate_prompt.read_text() + "Be brief.\n")
+    Path(file).write_text(Path(file).read_text() + 'prompts = "prompts"\n')
+    status, _, err = told(capfd, "label", file)
+    assert status == 3
+    assert user_of(requests_in(workspace)[0]).endswith("Be brief.")
