@@ -170,7 +170,7 @@ def test_every_bad_line_is_named_and_no_good_one_is_lost(tmp_path: Path) -> None
     with pytest.raises(AnswersNeededError) as caught:
         work()
     told = str(caught.value)
-    assert "20 lines = 5 used + 0 used before + 15 refused" in told
+    assert "20 lines = 5 used + 0 answered before + 15 refused" in told
     reasons = dict(refused(tmp_path)[1:])  # of responses.jsonl; the first one is of responses-1.jsonl
     assert reasons == {
         2: "a second answer to the same request",
@@ -205,6 +205,10 @@ def test_every_bad_line_is_named_and_no_good_one_is_lost(tmp_path: Path) -> None
     annotation = work()
     assert annotation.metrics["unanswered"] == 0
     assert annotation.metrics["usage"]["repaired"] == 2
+    assert refused(tmp_path) == []
+    again = work()  # from the cache
+    assert again.labels.equals(annotation.labels)
+    assert again.metrics["usage"]["cached"] == len(asked)
     assert refused(tmp_path) == []
 
 

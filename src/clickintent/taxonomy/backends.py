@@ -36,7 +36,7 @@ def open_model(config: Config, cache: Path) -> Iterator[LanguageModel]:
             except UnansweredError:
                 pass  # ``finish`` says it better
             except LanguageModelError:
-                say(batch.report())
+                say(f"  {batch.report()}")
                 raise
             batch.finish()
     elif config.llm.backend == "replay":

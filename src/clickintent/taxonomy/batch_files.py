@@ -25,7 +25,7 @@ from clickintent.workspace import write_text
 
 _LONGEST_LINE = 16 << 20  # bytes
 _LARGEST_FILE = 50_000, 180 << 20  # requests and bytes in one file, under the limits of batch services
-_USED, _BEFORE, _CLOSED = "used", "used before", "custom_id of no request that is open"
+_USED, _BEFORE, _CLOSED = "used", "answered before", "custom_id of no request that is open"
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ class BatchModel(RecordedModel):
         self._budget = Budget(config, self._cache, self.usage)
         self._lines = list(read_responses(sorted(folder.glob("responses*.jsonl"))))
         self._fate: dict[int, str] = {n: line.problem for n, line in enumerate(self._lines) if line.problem}
-        self._by_id: dict[str, list[int]] = {}
+        self._by_id: dict[str, list[tuple[int, Reply]]] = {}
         for n, line in enumerate(self._lines):
             if line.reply:
-                self._by_id.setdefault(line.custom_id, []).append(n)
+                self._by_id.setdefault(line.custom_id, []).append((n, line.reply))
 
     def finish(self) -> None:
         """Write what is still to be asked, and say what became of the lines of the responses.
@@ -145,28 +145,27 @@ class BatchModel(RecordedModel):
         """
         report = self.report()
         requests = list(self.open.values())
+        if not requests:
+            write_requests([], self._folder)
+            say(f"  {report}")
+            return
         with self._budget.reserve([request.input_tokens for request in requests]):
             written = write_requests(requests, self._folder)
-        if not requests:
-            say(report)
-            return
         tokens = sum(request.input_tokens for request in requests)
         repairs = sum(request.repair is not None for request in requests)
         again = f", {repairs:,} of them because the answer before could not be used" if repairs else ""
-        files = ", ".join(str(path) for path in written)
+        what = f"{len(requests):,} request{'s' if len(requests) > 1 else ''} to {self.name}"
         raise AnswersNeededError(
-            f"{len(requests):,} requests to {self.name} (about {tokens:,} tokens{again}) are in {files}. "
-            "Nothing was sent. Send the file to a batch service, or run it through a model of your own; put "
-            f"the answers at {self._folder / 'responses.jsonl'} (or several files, responses*.jsonl) and "
-            f"give the same command again. {report}"
+            f"{what} (about {tokens:,} tokens{again}) written to {', '.join(map(str, written))}. Nothing was "
+            "sent. Send the file to a batch service, or run it through a model of your own; put the answers at "
+            f"{self._folder / 'responses.jsonl'} (or several files, responses*.jsonl) and give the same "
+            f"command again. {report}"
         )
 
     def _obtain(self, request: Request[Answer]) -> Reply:
-        numbers = self._by_id.get(request.key, [])
+        received = self._by_id.get(request.key, [])
         first: Reply | None = None  # of the replies that are not valid
-        for place, n in enumerate(numbers):
-            reply = self._lines[n].reply
-            assert reply is not None
+        for place, (n, reply) in enumerate(received):
             try:
                 request.parse(reply)
             except NotValidError as problem:
@@ -174,7 +173,8 @@ class BatchModel(RecordedModel):
                 first = first or reply
                 continue
             self._fate[n] = _USED
-            self._fate.update(dict.fromkeys(numbers[place + 1 :], "a second answer to the same request"))
+            for other, _ in received[place + 1 :]:
+                self._fate[other] = "a second answer to the same request"
             self._count(request, reply)
             return reply
         kept = self._cache.refused(request.key)
@@ -201,8 +201,8 @@ class BatchModel(RecordedModel):
         path = self._folder / "refused.jsonl"
         path.unlink(missing_ok=True)
         if not self._lines:
-            return f"No answers are in {self._folder / 'responses.jsonl'}."
-        good = f"{counts.pop(_USED, 0):,} used + {counts.pop(_BEFORE, 0):,} used before"
+            return "There are no responses yet."
+        good = f"{counts.pop(_USED, 0):,} used + {counts.pop(_BEFORE, 0):,} {_BEFORE}"
         text = f"Responses: {len(self._lines):,} lines = {good} + {len(refused):,} refused"
         if refused:
             write_text("".join(refused), path)

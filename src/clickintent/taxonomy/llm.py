@@ -138,6 +138,7 @@ class CachedModel(ABC):
                     "another model."
                 ) from again
             self.usage.add(repaired=1)
+            self._cache.put(repair.key, answer.model_dump_json())
         self._cache.put(request.key, answer.model_dump_json())
         return answer
 
