@@ -157,8 +157,8 @@ class BatchModel(RecordedModel):
         what = f"{len(requests):,} request{'s' if len(requests) > 1 else ''} to {self.name}"
         raise AnswersNeededError(
             f"{what} (about {tokens:,} tokens{again}) written to {', '.join(map(str, written))}. Nothing was "
-            "sent. Send the file to a batch service, or run it through a model of your own; put the answers at "
-            f"{self._folder / 'responses.jsonl'} (or several files, responses*.jsonl) and give the same "
+            "sent. Send the file to a batch service, or run it through a model of your own; put the answers "
+            f"at {self._folder / 'responses.jsonl'} (or several files, responses*.jsonl) and give the same "
             f"command again. {report}"
         )
 
