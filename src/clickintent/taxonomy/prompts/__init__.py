@@ -14,7 +14,8 @@ from string import Template
 from clickintent.errors import ConfigError
 from clickintent.workspace import fingerprint, write_text
 
-NAMES = ("annotate", "generate", "repair", "review", "schema", "system", "update")
+_FILES = resources.files(__package__)
+NAMES = tuple(sorted(f.name.removesuffix(".txt") for f in _FILES.iterdir() if f.name.endswith(".txt")))
 
 _QUOTED_WORDS = 7  # in a row, from which on a text quotes a prompt
 
@@ -119,4 +120,4 @@ def _template(name: str, folder: Path | None) -> Template:
 
 @cache
 def _packaged(name: str) -> str:
-    return resources.files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8").strip()
+    return _FILES.joinpath(f"{name}.txt").read_text(encoding="utf-8").strip()
