@@ -121,8 +121,9 @@ class LlmServer:
     Args:
         answer: (task, user prompt) → the answer.
         faults: what to do with the first requests instead of answering: a status code, ``"cut"`` (close the
-            connection), ``"truncate"`` (half an answer, finish_reason length), ``"nonsense"`` (no JSON) or
-            ``"ok"``.
+            connection), ``"cut_body"`` (in the middle of the body), ``"hang"`` (say nothing until the end),
+            ``"broken"`` (half a body, as if it were whole), ``"page"`` (HTML), ``"empty"`` (no choices),
+            ``"truncate"`` (half an answer, finish_reason length), ``"nonsense"`` (no JSON) or ``"ok"``.
         always: what to do with all the others.
         formats: response formats that the server knows; it refuses others with 400.
     """
@@ -136,6 +137,7 @@ class LlmServer:
     def __enter__(self) -> LlmServer:
         self._todo = deque(self.faults)
         self._lock = threading.Lock()
+        self.over = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
@@ -145,6 +147,7 @@ class LlmServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.over.set()
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
@@ -173,6 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
+        if fault == "hang":
+            self.owner.over.wait()
+            self.close_connection = True
+            return
+        if fault == "page":
+            self._send_bytes(200, b"<html>Please log in to the proxy</html>", "text/html")
+            return
         if isinstance(fault, int):
             self._send(fault, {"error": {"message": f"fault {fault}", "type": "fault"}})
             return
@@ -186,23 +196,34 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "nonsense":
             content = "Sure! Here is what I found: nothing."
         message = {"role": "assistant", "content": content}
-        self._send(
-            200,
-            {
-                "id": "chatcmpl-1",
-                "object": "chat.completion",
-                "created": 1,
-                "model": request.body["model"],
-                "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-                "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-            },
-        )
+        body = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": request.body["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        }
+        if fault == "empty":
+            body["choices"] = []
+        data = json.dumps(body).encode()
+        if fault == "broken":
+            data = data[: len(data) // 2]
+        if fault == "cut_body":
+            self._send_bytes(200, data[: len(data) // 2], claimed=len(data))
+            self.close_connection = True
+            return
+        self._send_bytes(200, data)
 
     def _send(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+        self._send_bytes(status, json.dumps(body).encode())
+
+    def _send_bytes(
+        self, status: int, data: bytes, kind: str = "application/json", claimed: int | None = None
+    ) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data) if claimed is None else claimed))
         if status == 429:
             self.send_header("retry-after-ms", "20")
         self.end_headers()

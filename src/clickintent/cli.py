@@ -1,7 +1,7 @@
 """The command line: a thin row of the functions in ``clickintent.pipeline``.
 
 Exit status: 0 done; 1 the work failed, with one line that says why; 2 wrong arguments or configuration;
-130 stopped with Ctrl-C.
+3 requests to a language model were written to a file and wait for answers; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from rich import box
@@ -22,9 +22,9 @@ from rich.table import Table
 from clickintent import events, pipeline
 from clickintent._version import __version__
 from clickintent.config import Config, load_config
-from clickintent.errors import ClickintentError, ConfigError, WorkspaceError
+from clickintent.errors import AnswersNeededError, ClickintentError, ConfigError, WorkspaceError
 from clickintent.progress import console, say
-from clickintent.taxonomy import Intent, Taxonomy, diff
+from clickintent.taxonomy import Intent, Plan, Taxonomy, diff, prompts
 from clickintent.workspace import Metrics
 
 app = App(
@@ -40,6 +40,11 @@ File = Annotated[Path, Parameter(help="The configuration, a clickintent.toml.")]
 _SHOWN_EVENTS = 12  # of a session, by inspect
 
 Force = Annotated[bool, Parameter(negative="", help="Do it again, even if nothing has changed.")]
+PlanOnly = Annotated[bool, Parameter(negative="", help="Show calls, tokens, cost; send nothing.")]
+Show = Annotated[
+    int | Literal["all"] | None,
+    Parameter(help="Print so many requests exactly as they would be sent; send nothing."),
+]
 
 
 @app.command
@@ -160,18 +165,22 @@ def embed(file: File, *, force: Force = False) -> None:
 
 
 @app.command
-def label(
-    file: File,
-    *,
-    plan: Annotated[bool, Parameter(negative="", help="Show calls, tokens, cost; send nothing.")] = False,
-    force: Force = False,
-) -> None:
+def label(file: File, *, plan: PlanOnly = False, show: Show = None, force: Force = False) -> None:
     """Annotate sessions with intents."""
     config = load_config(file)
-    if plan:
-        sys.stdout.write(f"{pipeline.plan(config)}\n")
+    if plan or show is not None:
+        _print_plan(pipeline.plan(config), show)
     else:
         pipeline.label(config, force=force)
+
+
+def _print_plan(plan: Plan, show: int | Literal["all"] | None) -> None:
+    if show is None:
+        sys.stdout.write(f"{plan}\n")
+    elif show != "all" and show < 1:
+        raise ConfigError(f"--show takes a number of at least 1, or 'all', not {show}.")
+    else:
+        sys.stdout.write(f"{plan.shown(None if show == 'all' else show)}\n")
 
 
 @app.command
@@ -197,11 +206,21 @@ def report(file: File, *, force: Force = False) -> None:
 
 
 @taxonomy_app.command
-def draft(file: File, *, force: Force = False) -> None:
+def draft(file: File, *, plan: PlanOnly = False, show: Show = None, force: Force = False) -> None:
     """Draft taxonomy.yaml from the sessions before the split."""
     config = load_config(file)
+    if plan or show is not None:
+        _print_plan(pipeline.plan_draft(config), show)
+        return
     pipeline.draft_taxonomy(config, force=force)
     say(f"taxonomy: {config.workspace / 'taxonomy.yaml'}")
+
+
+@taxonomy_app.command(name="prompts")
+def copy_prompts(folder: Annotated[Path, Parameter(help="Where to put them.")]) -> None:
+    """Copy the prompts to a folder, to be read or changed (llm.prompts). Files that are there stay."""
+    written = prompts.copy_to(folder)
+    say(f"{len(written)} prompts written to {folder}; llm.prompts is the key that makes use of them")
 
 
 @taxonomy_app.command
@@ -273,6 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except ConfigError as error:
         _fail(error, 2)
+    except AnswersNeededError as error:
+        console.print(f"[yellow]waiting:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(3)
     except ClickintentError as error:
         _fail(error, 1)
     except KeyboardInterrupt:

@@ -133,7 +133,9 @@ class EncoderConfig(_Frozen):
 class LlmConfig(_Frozen):
     """Where names and labels come from. ``keywords`` needs no language model and reads like it."""
 
-    backend: Literal["keywords", "openai"] = "keywords"
+    #: ``openai`` asks an endpoint, ``batch`` writes files of requests and reads files of answers, ``replay``
+    #: takes recorded answers only.
+    backend: Literal["keywords", "openai", "batch", "replay"] = "keywords"
     base_url: str | None = None  # any OpenAI-compatible endpoint; the SDK's own default if not given
     model: str = ""
     api_key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key, never the key
@@ -142,11 +144,23 @@ class LlmConfig(_Frozen):
     concurrency: Annotated[int, Field(ge=1)] = 8
     price_per_million_input: Annotated[float, Field(ge=0)] = 0.0
     price_per_million_output: Annotated[float, Field(ge=0)] = 0.0
+    #: Caps on all that a workspace ever spends: tokens in and out, and money at the prices above.
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None  # sent, at four characters each
+    prompts: Path | None = None  # a folder of files that replace packaged prompts of the same name
 
     @model_validator(mode="after")
     def _model_is_named(self) -> LlmConfig:
-        if self.backend == "openai" and not self.model:
-            raise ValueError("backend 'openai' needs llm.model, e.g. model = \"gpt-5-mini\"")
+        if self.backend != "keywords" and not self.model:
+            raise ValueError(f'backend {self.backend!r} needs llm.model, e.g. model = "gpt-5-mini"')
+        return self
+
+    @model_validator(mode="after")
+    def _cost_is_known(self) -> LlmConfig:
+        if self.max_cost is not None and not (self.price_per_million_input or self.price_per_million_output):
+            raise ValueError("max_cost needs llm.price_per_million_input and llm.price_per_million_output")
         return self
 
 
@@ -254,7 +268,7 @@ class Config(_Frozen):
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _PATHS = re.compile(
     r"workspace|(sources\[\d+\]|conversion|tiles)\.path|sources\[\d+\]\.lookups|evaluate\.truth|simbank\.out|"
-    r"encoder\.text"
+    r"encoder\.text|llm\.prompts"
 )
 
 

@@ -8,6 +8,8 @@ ClickintentError
 ├── WorkspaceError         a stage out of order, a folder in use or damaged
 ├── ArtifactError          a saved encoder, taxonomy or student that cannot be read
 ├── LanguageModelError     the configured LLM endpoint
+│   ├── AnswersNeededError requests were written to a file; the run goes on when they are answered
+│   └── BudgetError        the next call would pass a cap on tokens or money
 └── MissingDependencyError an optional package is not installed
 """
 
@@ -62,6 +64,14 @@ class ArtifactError(ClickintentError):
 
 class LanguageModelError(ClickintentError):
     """The configured language model did not give a usable answer."""
+
+
+class AnswersNeededError(LanguageModelError):
+    """Requests were written to a file and have to be answered before the run can go on."""
+
+
+class BudgetError(LanguageModelError):
+    """The next call would pass the configured cap on tokens or money."""
 
 
 class MissingDependencyError(ClickintentError):

@@ -33,7 +33,7 @@ from clickintent.workspace import Metrics, commit, recover
 #: Tables that other stages make, by session.
 _BY_SESSION = ("embeddings", "labels")
 #: What may quote a session and cannot be searched: made again when needed.
-_REMADE = ("report.html", ".llm", ".checkpoints")
+_REMADE = ("report.html", ".llm", "llm", ".checkpoints")
 #: What was learned from all sessions together.
 _LEARNED = ("encoder", "student", "taxonomy.yaml")
 

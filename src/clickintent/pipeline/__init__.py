@@ -91,7 +91,12 @@ def draft_taxonomy(config: Config, *, force: bool = False) -> Metrics:
 
 def plan(config: Config) -> Plan:
     """What ``label`` would ask the language model: calls, tokens, cost, a sample prompt. Sends nothing."""
-    return intents.plan_labels(config)
+    return intents.plan_labelling(config)
+
+
+def plan_draft(config: Config) -> Plan:
+    """What ``draft_taxonomy`` would ask the language model. Sends nothing."""
+    return intents.plan_drafting(config)
 
 
 def label(config: Config, *, force: bool = False) -> Metrics:

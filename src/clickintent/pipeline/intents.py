@@ -31,10 +31,14 @@ from clickintent.taxonomy import (
     annotate,
     draft,
     plan,
+    plan_draft,
     soft_targets,
+    to_draft_from,
 )
+from clickintent.taxonomy.prompts import hashed
 from clickintent.workspace import Metrics, Workspace, atomically, write_table
 
+_ANSWERS = ".llm"  # of language models
 _LINKED_SHARE = 2 / 3  # of the sessions that an LLM annotates: those whose owner is known
 
 
@@ -46,10 +50,8 @@ def draft_taxonomy(workspace: Workspace, config: Config, force: bool) -> Metrics
         if previous and not force and _is_a_persons(workspace, previous):
             say("  keeping taxonomy.yaml, which a person changed or approved; --force drafts a new one")
             return {"taxonomy": {**_metrics(previous), "kept": True}}
-        sessions = before_outcome(model_sessions(workspace, config, "taxonomy"), config)
-        sessions = past(sessions, split_at(sessions, config))
-        embeddings = embeddings_of(workspace, config, sessions, "taxonomy")
-        drafted = draft(sessions, embeddings, config, workspace.path(".llm"))
+        sessions, embeddings = _to_draft_from(workspace, config)
+        drafted = draft(sessions, embeddings, config, workspace.path(_ANSWERS))
         if previous:  # the same draft again, as after a kill, is no new version
             drafted = drafted.model_copy(update={"version": previous.version})
             if drafted != previous:
@@ -60,7 +62,7 @@ def draft_taxonomy(workspace: Workspace, config: Config, force: bool) -> Metrics
 
     made_from = [
         __version__,
-        config.llm,
+        _asked(config),
         config.taxonomy,
         config.seed,
         config.split,
@@ -70,10 +72,16 @@ def draft_taxonomy(workspace: Workspace, config: Config, force: bool) -> Metrics
     return workspace.stage("taxonomy", work, made_from=made_from, outputs=["taxonomy.yaml"], force=force)
 
 
-def plan_labels(config: Config) -> Plan:
+def plan_drafting(config: Config) -> Plan:
+    workspace = Workspace(config.workspace)
+    sessions, embeddings = _to_draft_from(workspace, config)
+    return plan_draft(to_draft_from(sessions, embeddings, config), config, workspace.path(_ANSWERS))
+
+
+def plan_labelling(config: Config) -> Plan:
     workspace = Workspace(config.workspace)
     drafted = Taxonomy.load(needed(workspace, "taxonomy.yaml", "label", "taxonomy draft"))
-    return plan(_to_annotate(workspace, config), drafted, config)
+    return plan(_to_annotate(workspace, config), drafted, config, workspace.path(_ANSWERS))
 
 
 def label(workspace: Workspace, config: Config, force: bool) -> Metrics:
@@ -82,7 +90,7 @@ def label(workspace: Workspace, config: Config, force: bool) -> Metrics:
     def work() -> Metrics:
         drafted = Taxonomy.load(path)
         sessions = _to_annotate(workspace, config)
-        annotation = annotate(sessions, drafted, config, workspace.path(".llm"))
+        annotation = annotate(sessions, drafted, config, workspace.path(_ANSWERS))
         with atomically(workspace.path("labels")) as folder:
             folder.mkdir()
             write_table(annotation.labels, folder / "teacher.parquet")
@@ -94,7 +102,7 @@ def label(workspace: Workspace, config: Config, force: bool) -> Metrics:
 
     made_from = [
         __version__,
-        config.llm,
+        _asked(config),
         config.labels,
         config.seed,
         _outcome(config),
@@ -152,6 +160,18 @@ def _labels(student: IntentLabeler, stored: pa.Table, min_confidence: float, ver
         ],
         schema=schema.LABELS,
     )
+
+
+def _to_draft_from(workspace: Workspace, config: Config) -> tuple[pa.Table, np.ndarray]:
+    sessions = before_outcome(model_sessions(workspace, config, "taxonomy"), config)
+    sessions = past(sessions, split_at(sessions, config))
+    return sessions, embeddings_of(workspace, config, sessions, "taxonomy")
+
+
+def _asked(config: Config) -> list[str | None]:
+    """What the answers depend on; not how fast, or at what cost, they come."""
+    llm = config.llm
+    return [llm.backend, llm.base_url, llm.model, hashed(llm.prompts)]
 
 
 def _to_annotate(workspace: Workspace, config: Config) -> pa.Table:

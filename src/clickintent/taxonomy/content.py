@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clickintent.events.privacy import redact as _redact_upstream
+from clickintent.taxonomy.injection import WITHHELD, is_instruction
 
 #: Event types that say no more than that a page was seen.
 VIEWS = frozenset(
@@ -54,7 +55,7 @@ class Item:
     @property
     def action(self) -> str | None:
         """The event type in words, where it says more than that a page was seen."""
-        return None if self.is_view else words_of(self.event_type)
+        return None if self.is_view else redact(words_of(self.event_type))
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,15 @@ def read_contents(sessions: pa.Table) -> Contents:
 def redact(text: str | None) -> str | None:
     """The last line of defence: titles and texts were redacted when they came in, and are again here.
 
-    Angle brackets go as well, so that no text can close the tags that mark it as data in a prompt.
+    Angle brackets go as well, so that no text can close the tags that mark it as data in a prompt. Of a text
+    that gives orders to a language model only a placeholder stays.
     """
+    orders = bool(text) and is_instruction(text)  # before anything of it is replaced
     text = _redact_upstream(text)
     if not text:
         return None
+    if orders or is_instruction(text):
+        return WITHHELD
     text = _DIGITS.sub("[number]", _EMAIL.sub("[email]", text))
     text = "".join(c if c.isprintable() else " " for c in text.replace("<", "‹").replace(">", "›"))
     return " ".join(text.split()) or None

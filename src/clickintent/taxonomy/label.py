@@ -19,22 +19,17 @@ from clickintent.config import Config
 from clickintent.errors import DataError, LanguageModelError
 from clickintent.progress import progress, say
 from clickintent.taxonomy import keywords
+from clickintent.taxonomy.backends import open_model
 from clickintent.taxonomy.content import fold, shorten
 from clickintent.taxonomy.generate import as_data, described
-from clickintent.taxonomy.llm import (
-    CHARS_PER_TOKEN,
-    InvalidAnswerError,
-    LanguageModel,
-    OpenAIModel,
-    estimate_tokens,
-    in_threads,
-)
+from clickintent.taxonomy.llm import InvalidAnswerError, LanguageModel, in_threads
 from clickintent.taxonomy.narrate import narrate
 from clickintent.taxonomy.prompts import prompt
 from clickintent.taxonomy.taxonomy import Taxonomy
 
 _GIVE_UP_AFTER = 3  # unusable answers, if there was no usable one before them
-_ANSWER_CHARS_PER_SESSION = 110.0  # one to two labels with evidence, as JSON; for the estimate only
+_UNSUPPORTED = 0.5  # of an answer's labels may be without evidence; an answer with more is not used
+_ENOUGH_LABELS = 4  # in an answer, to judge it by their evidence
 _EVIDENCE_LENGTH = 160
 
 
@@ -70,58 +65,6 @@ class Annotation:
     metrics: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What annotating would take. Tokens are estimates at four characters each."""
-
-    backend: str
-    model: str
-    sessions: int
-    distinct: int  # sessions that read the same are asked once
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    cost: float  # in the currency of the configured prices; 0 if none are configured
-    sample_prompt: str
-
-    def __str__(self) -> str:
-        if not self.calls:
-            return f"{self.sessions:,} sessions, labelled by the keyword namer: no calls, no cost."
-        cost = f"{self.cost:,.2f}" if self.cost else "unknown: set llm.price_per_million_input and _output"
-        return (
-            f"{self.sessions:,} sessions, {self.distinct:,} of them different, to {self.model}\n"
-            f"calls          {self.calls:,}\n"
-            f"input tokens   {self.input_tokens:,} (estimated)\n"
-            f"output tokens  {self.output_tokens:,} (estimated)\n"
-            f"cost           {cost}\n"
-            f"Nothing was sent. The first request would be:\n\n{self.sample_prompt}"
-        )
-
-
-def plan(sessions: pa.Table, taxonomy: Taxonomy, config: Config) -> Plan:
-    """Calls, tokens and cost of ``annotate``, and its first prompt. Sends nothing and needs no key."""
-    n = sessions.num_rows
-    if config.llm.backend == "keywords" or n == 0:
-        return Plan(config.llm.backend, "", n, n, 0, 0, 0, 0.0, "")
-    texts = list(dict.fromkeys(narrate(sessions)))
-    system = prompt("system")
-    users = [_user(batch, taxonomy) for batch in _batches(texts, config.taxonomy.minibatch)]
-    tokens_in = sum(estimate_tokens(system + user) for user in users)
-    tokens_out = round(len(texts) * _ANSWER_CHARS_PER_SESSION / CHARS_PER_TOKEN)
-    prices = config.llm.price_per_million_input, config.llm.price_per_million_output
-    return Plan(
-        backend=config.llm.backend,
-        model=config.llm.model,
-        sessions=n,
-        distinct=len(texts),
-        calls=len(users),
-        input_tokens=tokens_in,
-        output_tokens=tokens_out,
-        cost=(tokens_in * prices[0] + tokens_out * prices[1]) / 1e6,
-        sample_prompt=f"{system}\n\n{users[0]}",
-    )
-
-
 def annotate(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path) -> Annotation:
     """Label sessions with the intents of ``taxonomy``, by the configured backend.
 
@@ -135,7 +78,7 @@ def annotate(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path
     if config.llm.backend == "keywords":
         table = keywords.annotate(sessions, taxonomy, min_confidence=config.labels.min_confidence)
         return _annotation(table, sessions["session_id"].to_pylist(), sessions.num_rows, "keywords", {})
-    with OpenAIModel(config.llm, cache) as model:
+    with open_model(config, cache) as model:
         return annotate_with(model, sessions, taxonomy, config)
 
 
@@ -149,13 +92,12 @@ def annotate_with(model: LanguageModel, sessions: pa.Table, taxonomy: Taxonomy, 
     texts = list(dict.fromkeys(narratives))
     answers = _Answers(taxonomy)
     size = config.taxonomy.minibatch
-    threads = config.llm.concurrency
     with progress("annotate", len(texts), "distinct sessions") as advance:
         for round_ in range(2):
             todo = [text for text in texts if text not in answers.found]
             batches = _batches(todo, max(1, size if round_ == 0 else math.ceil(size / 4)))
-            work = _Asker(model, taxonomy)
-            for index, result in in_threads(work, batches, threads):
+            work = _Asker(model, taxonomy, config.llm.prompts)
+            for index, result in in_threads(work, batches, model.concurrency):
                 answers.take(batches[index], result)
                 advance(len(answers.found))
     if texts and not answers.found:
@@ -212,11 +154,13 @@ _Found = tuple[tuple[str, float, str | None], ...]  # intent id, confidence, evi
 class _Asker:
     """One request, as a function of the batch."""
 
-    def __init__(self, model: LanguageModel, taxonomy: Taxonomy) -> None:
-        self._model, self._taxonomy, self._system = model, taxonomy, prompt("system")
+    def __init__(self, model: LanguageModel, taxonomy: Taxonomy, prompts: Path | None) -> None:
+        self._model, self._described, self._prompts = model, described(taxonomy.intents), prompts
 
     def __call__(self, batch: Sequence[str]) -> Labels:
-        return self._model.complete(self._system, _user(batch, self._taxonomy), Labels)
+        sessions = as_data(batch)
+        user = prompt("annotate", self._prompts, taxonomy=self._described, sessions=sessions)
+        return self._model.complete(prompt("system", self._prompts), user, Labels)
 
 
 class _Answers:
@@ -234,6 +178,9 @@ class _Answers:
             self._reason = result
             if not self.found and self.dropped["unusable_answers"] >= _GIVE_UP_AFTER:
                 self.give_up()
+            return
+        if _is_made_up(result, batch):
+            self.dropped["answers_without_support"] += 1
             return
         seen: set[int] = set()
         for answer in result.sessions:
@@ -266,14 +213,27 @@ class _Answers:
 
     def _evidence(self, quote: str, text: str) -> str | None:
         """A quote counts only if it stands in the session."""
-        if fold(quote) and fold(quote) in fold(text):
+        if _stands_in(quote, text):
             return shorten(" ".join(quote.split()), _EVIDENCE_LENGTH)
         self.dropped["evidence_not_in_session"] += 1
         return None
 
 
-def _user(batch: Sequence[str], taxonomy: Taxonomy) -> str:
-    return prompt("annotate", taxonomy=described(taxonomy.intents), sessions=as_data(batch))
+def _is_made_up(answer: Labels, batch: Sequence[str]) -> bool:
+    """Whether most evidence of an answer stands in none of the sessions that it is given for: the answer of a
+    model that did what one of the sessions told it, or mixed the sessions up.
+    """
+    found = [
+        _stands_in(label.evidence, batch[session.session - 1])
+        for session in answer.sessions
+        if 1 <= session.session <= len(batch)
+        for label in session.intents
+    ]
+    return len(found) >= _ENOUGH_LABELS and found.count(False) > _UNSUPPORTED * len(found)
+
+
+def _stands_in(quote: str, text: str) -> bool:
+    return bool(fold(quote)) and fold(quote) in fold(text)
 
 
 def _batches(texts: Sequence[str], size: int) -> list[Sequence[str]]:
