@@ -154,6 +154,8 @@ class TaxonomyConfig(_Frozen):
     intents: Annotated[int, Field(ge=2)] = 35
     sample: Annotated[int, Field(ge=10)] = 1000  # sessions shown to the LLM while it drafts
     minibatch: Annotated[int, Field(ge=1)] = 50
+    #: The sample is made smaller until its sessions, as they are told, fit into so many tokens (estimated).
+    sample_tokens: Annotated[int, Field(ge=1000)] = 100_000
 
 
 class LabelsConfig(_Frozen):
@@ -161,6 +163,23 @@ class LabelsConfig(_Frozen):
     #: namer costs nothing and labels every session.
     max_sessions: Annotated[int, Field(ge=10)] = 2000
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class RelabelConfig(_Frozen):
+    """Which sessions are asked again when an intent was added to the taxonomy."""
+
+    low_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5  # those whose surest label is below
+    nearest: Annotated[float, Field(ge=0, le=1)] = 0.05  # share of sessions nearest to its examples
+
+
+class NoveltyConfig(_Frozen):
+    """When a group of sessions that no intent fits is proposed as a new one."""
+
+    unsure: Annotated[float, Field(ge=0, le=1)] = 0.3  # sessions whose surest label is below
+    unsure_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the sessions in the same place, at least
+    min_sessions: Annotated[int, Field(ge=2)] = 50
+    min_visitors: Annotated[int, Field(ge=1)] = 5
+    min_weeks: Annotated[int, Field(ge=1)] = 2  # in which it was seen
 
 
 class StudentConfig(_Frozen):
@@ -243,6 +262,8 @@ class Config(_Frozen):
     llm: LlmConfig = LlmConfig()
     taxonomy: TaxonomyConfig = TaxonomyConfig()
     labels: LabelsConfig = LabelsConfig()
+    relabel: RelabelConfig = RelabelConfig()
+    novelty: NoveltyConfig = NoveltyConfig()
     student: StudentConfig = StudentConfig()
     conversion: Annotated[InSessionConversion | AccountConversion, Field(discriminator="kind")] | None = None
     tiles: TilesConfig | None = None

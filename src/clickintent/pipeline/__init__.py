@@ -16,7 +16,28 @@ from clickintent.config import Config, SimBankConfig, load_config
 from clickintent.encoder.distributed import team
 from clickintent.events import Forgotten
 from clickintent.pipeline import encode, intents, results
+from clickintent.pipeline.reviewing import Review, approve, review
 from clickintent.workspace import Metrics, Workspace, open_workspace
+
+__all__ = [
+    "Review",
+    "approve",
+    "demo",
+    "distill",
+    "draft_taxonomy",
+    "embed",
+    "evaluate",
+    "forget",
+    "ingest",
+    "label",
+    "metrics",
+    "plan",
+    "pretrain",
+    "review",
+    "run",
+    "simulate",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from clickintent.taxonomy import Plan

@@ -10,13 +10,14 @@ import pyarrow as pa
 from clickintent.config import Config
 from clickintent.errors import DataError, EmptyInputError
 from clickintent.taxonomy import keywords
+from clickintent.taxonomy.diff import Diff, diff
 from clickintent.taxonomy.generate import generate
 from clickintent.taxonomy.label import Annotation, Plan, annotate, plan, soft_targets
 from clickintent.taxonomy.llm import LanguageModel, OpenAIModel
 from clickintent.taxonomy.narrate import narrate
 from clickintent.taxonomy.sample import cluster, stratified
 from clickintent.taxonomy.student import IntentLabeler
-from clickintent.taxonomy.taxonomy import Diff, Intent, Taxonomy, approve, diff
+from clickintent.taxonomy.taxonomy import Intent, Taxonomy, approve
 
 __all__ = [
     "Annotation",

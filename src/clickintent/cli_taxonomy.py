@@ -1,0 +1,150 @@
+"""The commands ``clickintent taxonomy …`` and ``clickintent labels …``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.markup import escape
+
+from clickintent import pipeline
+from clickintent.config import load_config
+from clickintent.errors import ArtifactError, ConfigError
+from clickintent.pipeline.reviewing import Review
+from clickintent.progress import console, say
+from clickintent.taxonomy import Intent, Taxonomy, diff
+from clickintent.taxonomy.novelty import Proposal
+from clickintent.taxonomy.review import CommandError, Made
+
+taxonomy_app = App(name="taxonomy", help="Draft, check, review, compare and approve the taxonomy of intents.")
+
+File = Annotated[Path, Parameter(help="The configuration, a clickintent.toml.")]
+Force = Annotated[bool, Parameter(negative="", help="Do it again, even if nothing has changed.")]
+
+
+@taxonomy_app.command
+def draft(file: File, *, force: Force = False) -> None:
+    """Draft taxonomy.yaml from the sessions before the split."""
+    config = load_config(file)
+    pipeline.draft_taxonomy(config, force=force)
+    say(f"taxonomy: {config.workspace / 'taxonomy.yaml'}")
+
+
+@taxonomy_app.command
+def review(
+    file: File,
+    *,
+    by: Annotated[str, Parameter(help="Who decides; stands in the history.")],
+    commands: Annotated[Path | None, Parameter(help="A file of commands, instead of asking.")] = None,
+    everything: Annotated[bool, Parameter(name="--all", negative="", help="Also approved intents.")] = False,
+) -> None:
+    """Walk through intents and proposals with their sessions, and decide on each.
+
+    Every decision is kept, with who and when, before the next one is asked for.
+    """
+    started = pipeline.review(load_config(file), by, everything=everything)
+    before = started.walk.taxonomy
+    made = 0
+    try:
+        for place, line in _lines(started, commands):
+            try:
+                done = started.follow(line)
+            except ArtifactError as error:
+                if place is not None:
+                    raise CommandError(f"{place}: {error} What was decided before is kept.") from error
+                console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
+                continue
+            if done == "quit":
+                break
+            if started.walk.said:
+                console.print(escape(started.walk.said))
+            if isinstance(done, Made):
+                made += 1
+                what = f" {done.what}" if done.what else ""
+                say(f"[green]✓[/] {done.intent} {done.action}{escape(what)}")
+    finally:
+        say(f"{made} decisions are in taxonomies/history.jsonl")
+    after = started.finish()
+    if after.version != before.version:
+        sys.stdout.write(f"{diff(before, after)}\n")
+        say(f"saved version {after.version}; approve it with: clickintent taxonomy approve {file} --by NAME")
+
+
+def _lines(started: Review, commands: Path | None) -> Iterator[tuple[str | None, str]]:
+    """Each line of the review, and where it stands; None if a person is being asked."""
+    if commands is not None:
+        try:
+            text = commands.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{commands}: cannot be read as commands: {error}") from error
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.startswith("#"):
+                yield f"{commands}, line {number}", line
+    elif not sys.stdin.isatty():
+        for number, line in enumerate(sys.stdin, 1):
+            yield f"line {number}", line
+    else:
+        console.print("help shows the commands; a Ctrl-C loses nothing.")
+        shown = None
+        while (here := started.walk.here) is not None:
+            if here != shown:
+                _show(here, started)
+                shown = here
+            yield None, console.input("[bold]>[/] ")
+        say("that was the last one")
+
+
+def _show(here: Intent | Proposal, started: Review) -> None:
+    place = f"{started.walk.at + 1}/{len(started.walk.queue)}"
+    kind = "proposed" if isinstance(here, Proposal) else ""
+    console.print(
+        f"\n[dim]{place}[/] [bold]{escape(here.name)}[/] [dim]{here.id} {escape(here.area or '')} {kind}[/]"
+    )
+    console.print(escape(here.definition), soft_wrap=True)
+    if here.includes:
+        console.print(f"includes: {escape('; '.join(here.includes))}", soft_wrap=True)
+    if isinstance(here, Proposal):
+        evidence = here.evidence
+        weeks = list(evidence.weeks)
+        growth = "not seen in the earlier half" if evidence.growth is None else f"grew ×{evidence.growth:g}"
+        console.print(
+            f"[dim]{evidence.sessions:,} sessions ({evidence.share:.1%}) of {evidence.visitors:,} visitors, "
+            f"{weeks[0]} to {weeks[-1]}, {growth}[/]",
+            soft_wrap=True,
+        )
+        examples: tuple[str, ...] = here.examples
+    else:
+        if here.excludes:
+            console.print(f"excludes: {escape('; '.join(here.excludes))}", soft_wrap=True)
+        if here.approved:
+            state = "as it reads" if here.is_approved else "before it was edited"
+            console.print(f"[dim]approved {state} by {escape(here.approved.by)} at {here.approved.at}[/]")
+        count = started.count(here.id)
+        if count is not None:
+            console.print(f"[dim]{count:,} sessions[/]")
+        examples = started.sessions(here.id) or here.examples
+    for example in examples:
+        console.print(f"  · {escape(example)}", soft_wrap=True)
+
+
+@taxonomy_app.command(name="diff")
+def compare(old: Path, new: Path) -> None:
+    """Show what changed between two taxonomy files.
+
+    Parameters
+    ----------
+    old: A taxonomy, such as WORKSPACE/taxonomies/v1.yaml.
+    new: Another, such as WORKSPACE/taxonomy.yaml.
+    """
+    sys.stdout.write(f"{diff(Taxonomy.load(old), Taxonomy.load(new))}\n")
+
+
+@taxonomy_app.command
+def approve(file: File, *, by: Annotated[str, Parameter(help="Who approves it.")]) -> None:
+    """Approve taxonomy.yaml as it stands; later runs keep it."""
+    approved = pipeline.approve(load_config(file), by)
+    by = escape(str(approved.approved_by))
+    say(f"approved version {approved.version} ({len(approved.intents)} intents) as {by}")
