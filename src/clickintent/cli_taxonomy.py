@@ -130,6 +130,37 @@ def _show(here: Intent | Proposal, started: Review) -> None:
         console.print(f"  · {escape(example)}", soft_wrap=True)
 
 
+@taxonomy_app.command
+def check(
+    file: File,
+    *,
+    stability: Annotated[bool, Parameter(negative="", help="Also draft twice and compare (calls).")] = False,
+    agreement: Annotated[bool, Parameter(negative="", help="Also label sessions twice (calls).")] = False,
+    force: Force = False,
+) -> None:
+    """Measure whether the taxonomy is good enough; exit status 1 if a gate does not pass."""
+    found = pipeline.check(load_config(file), stability=stability, agreement=agreement, force=force)
+    for name, gate in found.items():
+        number = "—" if gate["value"] is None else f"{gate['value']:.3f}"
+        side = "least" if gate["at_least"] else "most"
+        state = "pass" if gate["passed"] else "FAIL"
+        sys.stdout.write(
+            f"{state}  {name:<10} {number:>6}  (at {side} {gate['limit']:g})  {gate['meaning']}\n"
+        )
+        for line in gate["worst"]:
+            sys.stdout.write(f"{'':<28}{line}\n")
+        if not gate["passed"]:
+            sys.stdout.write(f"{'':<24}→ {gate['advice']}\n")
+    for name in ("stability", "agreement"):
+        if name not in found:
+            sys.stdout.write(f"      {name:<10}      —  not measured for these labels; --{name} does\n")
+    failed = [name for name, gate in found.items() if not gate["passed"]]
+    if failed:
+        say(f"[red]{len(failed)} of {len(found)} gates do not pass:[/] {', '.join(failed)}")
+        sys.exit(1)
+    say(f"[green]all {len(found)} gates pass[/]")
+
+
 @taxonomy_app.command(name="diff")
 def compare(old: Path, new: Path) -> None:
     """Show what changed between two taxonomy files.

@@ -182,6 +182,20 @@ class NoveltyConfig(_Frozen):
     min_weeks: Annotated[int, Field(ge=1)] = 2  # in which it was seen
 
 
+class GatesConfig(_Frozen):
+    """What ``taxonomy check`` lets pass. Shares are of sessions."""
+
+    other: Annotated[float, Field(ge=0, le=1)] = 0.25  # without any intent, at most
+    together: Annotated[float, Field(ge=0, le=1)] = 0.5  # of an intent's, that also have one other, at most
+    alike: Annotated[float, Field(ge=0, le=1)] = 0.8  # cosine of two definitions, at most
+    smallest: Annotated[float, Field(ge=0, le=1)] = 0.002  # that the rarest intent has, at least
+    stability: Annotated[float, Field(ge=0, le=1)] = (
+        0.5  # adjusted mutual information of two drafts, at least
+    )
+    agreement: Annotated[float, Field(ge=0, le=1)] = 0.6  # mean κ of two labelling passes, at least
+    sessions: Annotated[int, Field(ge=10)] = 300  # labelled again for the last two
+
+
 class StudentConfig(_Frozen):
     """The MLP that learns the labels."""
 
@@ -263,6 +277,7 @@ class Config(_Frozen):
     taxonomy: TaxonomyConfig = TaxonomyConfig()
     labels: LabelsConfig = LabelsConfig()
     relabel: RelabelConfig = RelabelConfig()
+    gates: GatesConfig = GatesConfig()
     novelty: NoveltyConfig = NoveltyConfig()
     student: StudentConfig = StudentConfig()
     conversion: Annotated[InSessionConversion | AccountConversion, Field(discriminator="kind")] | None = None

@@ -13,9 +13,9 @@ from clickintent.taxonomy import keywords
 from clickintent.taxonomy.diff import Diff, diff
 from clickintent.taxonomy.generate import generate
 from clickintent.taxonomy.label import Annotation, Plan, annotate, plan, soft_targets
-from clickintent.taxonomy.llm import LanguageModel, OpenAIModel
+from clickintent.taxonomy.llm import LanguageModel, OpenAIModel, estimate_tokens
 from clickintent.taxonomy.narrate import narrate
-from clickintent.taxonomy.sample import cluster, stratified
+from clickintent.taxonomy.sample import cluster, within_budget
 from clickintent.taxonomy.student import IntentLabeler
 from clickintent.taxonomy.taxonomy import Intent, Taxonomy, approve
 
@@ -38,13 +38,16 @@ __all__ = [
 ]
 
 
-def draft(sessions: pa.Table, embeddings: np.ndarray, config: Config, cache: Path) -> Taxonomy:
+def draft(
+    sessions: pa.Table, embeddings: np.ndarray, config: Config, cache: Path, *, order: int = 0
+) -> Taxonomy:
     """Draft a taxonomy of at most ``config.taxonomy.intents`` intents, by the backend of ``config.llm``.
 
     Args:
         sessions: table of the sessions schema.
         embeddings: (n, dim), a row per session.
         cache: folder for the answers of the language model.
+        order: another number takes the same sessions in another order, to see how much that matters.
 
     Raises:
         EmptyInputError: if there is no session.
@@ -59,8 +62,21 @@ def draft(sessions: pa.Table, embeddings: np.ndarray, config: Config, cache: Pat
         raise DataError(f"{sessions.num_rows:,} sessions but {len(embeddings):,} embeddings to draft from.")
     wanted = config.taxonomy
     if config.llm.backend == "keywords":
-        return keywords.draft(sessions, embeddings, wanted.intents, seed=config.seed)
+        if order:
+            rows = np.random.default_rng(config.seed + order).permutation(sessions.num_rows)
+            sessions, embeddings = sessions.take(rows), embeddings[rows]
+        return keywords.draft(sessions, embeddings, wanted.intents, seed=config.seed + order)
     with OpenAIModel(config.llm, cache) as model:
-        clusters = cluster(embeddings, wanted.intents, seed=config.seed)
-        sample = stratified(clusters, wanted.sample, seed=config.seed)
-        return generate(narrate(sessions.take(sample.rows)), model, wanted, seed=config.seed)
+        narratives = _sampled(sessions, cluster(embeddings, wanted.intents, seed=config.seed), config)
+        return generate(narratives, model, wanted, seed=config.seed + order)
+
+
+def _sampled(sessions: pa.Table, clusters: np.ndarray, config: Config) -> list[str]:
+    """Narratives of a sample of all clusters that fits into the configured number of tokens."""
+
+    def cost(rows: np.ndarray) -> np.ndarray:
+        return np.asarray([estimate_tokens(text) for text in narrate(sessions.take(rows))])
+
+    wanted = config.taxonomy
+    sample = within_budget(clusters, wanted.sample, wanted.sample_tokens, cost, seed=config.seed)
+    return narrate(sessions.take(sample.rows))
