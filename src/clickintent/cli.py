@@ -20,7 +20,7 @@ from rich.table import Table
 
 from clickintent import events, pipeline
 from clickintent._version import __version__
-from clickintent.cli_taxonomy import File, Force, taxonomy_app
+from clickintent.cli_taxonomy import File, Force, labels_app, taxonomy_app
 from clickintent.config import load_config
 from clickintent.errors import ClickintentError, ConfigError
 from clickintent.progress import console, say
@@ -33,6 +33,7 @@ app = App(
     help="Raw web clickstream in; session embeddings and interpretable intent labels out.",
 )
 app.command(taxonomy_app)
+app.command(labels_app)
 
 _SHOWN_EVENTS = 12  # of a session, by inspect
 

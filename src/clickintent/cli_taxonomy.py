@@ -12,14 +12,16 @@ from rich.markup import escape
 
 from clickintent import pipeline
 from clickintent.config import load_config
-from clickintent.errors import ArtifactError, ConfigError
+from clickintent.errors import ArtifactError, ConfigError, DataError
 from clickintent.pipeline.reviewing import Review
 from clickintent.progress import console, say
 from clickintent.taxonomy import Intent, Taxonomy, diff
 from clickintent.taxonomy.novelty import Proposal
 from clickintent.taxonomy.review import CommandError, Made
+from clickintent.workspace import Metrics
 
 taxonomy_app = App(name="taxonomy", help="Draft, check, review, compare and approve the taxonomy of intents.")
+labels_app = App(name="labels", help="Labels by people: a blinded sample out, labels in, agreement.")
 
 File = Annotated[Path, Parameter(help="The configuration, a clickintent.toml.")]
 Force = Annotated[bool, Parameter(negative="", help="Do it again, even if nothing has changed.")]
@@ -179,3 +181,70 @@ def approve(file: File, *, by: Annotated[str, Parameter(help="Who approves it.")
     approved = pipeline.approve(load_config(file), by)
     by = escape(str(approved.approved_by))
     say(f"approved version {approved.version} ({len(approved.intents)} intents) as {by}")
+
+
+@labels_app.command
+def export(
+    file: File,
+    out: Annotated[Path, Parameter(help="The CSV file to write.")],
+    *,
+    sessions: Annotated[int, Parameter(help="How many sessions.")] = 200,
+    seed: Annotated[int | None, Parameter(help="Another number is another sample.")] = None,
+) -> None:
+    """Write sessions for people to label: redacted, shuffled, without the model's labels."""
+    described = pipeline.export_labels(load_config(file), out, size=sessions, seed=seed)
+    say(f"sessions: {out}\nwhat the intents mean, and how to fill it in: {described}")
+
+
+@labels_app.command(name="import")
+def import_(
+    file: File,
+    labels: Annotated[Path, Parameter(help="The CSV file, filled in.")],
+    *,
+    by: Annotated[str, Parameter(help="Who labelled.")],
+) -> None:
+    """Read labels that a person gave; every row that cannot be used is reported."""
+    found = pipeline.import_labels(load_config(file), labels, by=by)
+    for line, problem in found.problems:
+        sys.stdout.write(f"line {line}: {problem}\n")
+    counts = dict(found.counts)
+    rows, sample, missing = counts.pop("rows"), counts.pop("sample"), counts.pop("missing")
+    told = " + ".join(
+        f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n or name == "labelled"
+    )
+    sys.stdout.write(
+        f"{rows:,} rows = {told}\n{missing:,} of the {sample:,} rows of the sample are missing\n"
+    )
+    if not found.intents:
+        raise DataError(f"{labels}: no row has a label that can be used; nothing was kept.")
+
+
+@labels_app.command
+def agreement(file: File, *, force: Force = False) -> None:
+    """How far people agree with the model and with each other: κ and α with 95 % intervals, weighted."""
+    config = load_config(file)
+    found = pipeline.agreement(config, force=force)
+    names = {i.id: i.name for i in Taxonomy.load(config.workspace / "taxonomy.yaml").intents}
+    for pair in found["pairs"]:
+        sys.stdout.write(f"{pair['first']} and {pair['second']}: {pair['sessions']:,} sessions\n")
+        sys.stdout.write(f"  κ over all intents   {_interval(pair['pooled'])}\n")
+        sys.stdout.write(f"  mean of intents' κ   {_number(pair['mean'])}\n")
+        sys.stdout.write(f"  α of whole sets      {_interval(pair['alpha'])}\n")
+        for id_, one in pair["intents"].items():
+            told = f"both {one['both']}, of {one['first']} and {one['second']}"
+            sys.stdout.write(f"  {_interval(one['kappa']):<21}  {id_} {names[id_]} ({told})\n")
+    for by, n in found["left_out"].items():
+        if n:
+            say(f"{escape(by)}: {n:,} sessions left out; their intents were removed, split or redefined")
+
+
+def _interval(found: Metrics) -> str:
+    if found["value"] is None:
+        return "undefined"
+    if found["low"] is None:
+        return _number(found["value"])
+    return f"{found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"

@@ -16,12 +16,14 @@ from clickintent.config import Config, SimBankConfig, load_config
 from clickintent.encoder.distributed import team
 from clickintent.events import Forgotten
 from clickintent.pipeline import encode, intents, results
+from clickintent.pipeline.human import agreement, export_labels, import_labels
 from clickintent.pipeline.judging import check
 from clickintent.pipeline.reviewing import Review, approve, review
 from clickintent.workspace import Metrics, Workspace, open_workspace
 
 __all__ = [
     "Review",
+    "agreement",
     "approve",
     "check",
     "demo",
@@ -29,7 +31,9 @@ __all__ = [
     "draft_taxonomy",
     "embed",
     "evaluate",
+    "export_labels",
     "forget",
+    "import_labels",
     "ingest",
     "label",
     "metrics",

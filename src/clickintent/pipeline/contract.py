@@ -188,6 +188,25 @@ def labels_version(workspace: Workspace) -> int | None:
     return int(metadata[_VERSION]) if _VERSION in metadata else None
 
 
+def with_labels(workspace: Workspace, needed_by: str) -> tuple[Taxonomy, pa.Table, pa.Table]:
+    """The present taxonomy, the labels under it, and the sessions that they speak of, with their weights.
+
+    Raises:
+        WorkspaceError: if there are none yet.
+    """
+    taxonomy = current(workspace, needed_by)
+    if labels_version(workspace) != taxonomy.version:
+        raise WorkspaceError(
+            f"{needed_by}: version {taxonomy.version} of the taxonomy has no labels yet. Run 'clickintent "
+            "label FILE.toml' first."
+        )
+    labels, annotated = (
+        pq.read_table(needed(workspace, f"labels/{name}.parquet", needed_by, "label"))
+        for name in ("teacher", "annotated")
+    )
+    return taxonomy, labels, annotated
+
+
 def _labels_to_keep(workspace: Workspace, made_from: str) -> tuple[pa.Table, pa.Array, Taxonomy] | None:
     """Labels, the sessions they speak of, and the taxonomy they follow, if all else is as it was."""
     labels, annotated = (workspace.path(f"labels/{name}.parquet") for name in ("teacher", "annotated"))

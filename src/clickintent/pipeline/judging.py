@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clickintent.config import Config
-from clickintent.errors import EmptyInputError, WorkspaceError
+from clickintent.errors import EmptyInputError
 from clickintent.pipeline import contract
 from clickintent.pipeline.inputs import (
     before_outcome,
     embeddings_of,
     model_sessions,
-    needed,
     past,
     rows_of,
     split_at,
@@ -45,12 +43,7 @@ def check(
         WorkspaceError: if there are no labels of the present taxonomy.
     """
     with open_workspace(config.workspace) as workspace:
-        taxonomy = contract.current(workspace, "taxonomy check")
-        if contract.labels_version(workspace) != taxonomy.version:
-            raise WorkspaceError(
-                f"version {taxonomy.version} of the taxonomy has no labels yet. Run 'clickintent label "
-                "FILE.toml' first."
-            )
+        taxonomy = contract.with_labels(workspace, "taxonomy check")[0]
         basis = [config.gates, config.seed, config.llm, taxonomy.digest, workspace.record("label")]
         found = _kept(workspace, "gates", _of_labels, (config, taxonomy), basis, force)
         for name, measure, wanted in (
@@ -86,8 +79,7 @@ def _kept(
 
 
 def _of_labels(workspace: Workspace, config: Config, taxonomy: Taxonomy) -> list[Gate]:
-    annotated = pq.read_table(needed(workspace, "labels/annotated.parquet", "taxonomy check", "label"))
-    labels = pq.read_table(needed(workspace, "labels/teacher.parquet", "taxonomy check", "label"))
+    _, labels, annotated = contract.with_labels(workspace, "taxonomy check")
     ids, weights = annotated["session_id"].to_pylist(), annotated["weight"].to_numpy()
     present = soft_targets(labels, ids, taxonomy.intent_ids) > 0
     limits = config.gates
@@ -115,8 +107,7 @@ def _stability(workspace: Workspace, config: Config, taxonomy: Taxonomy) -> list
 
 
 def _agreement(workspace: Workspace, config: Config, taxonomy: Taxonomy) -> list[Gate]:
-    annotated = pq.read_table(needed(workspace, "labels/annotated.parquet", "taxonomy check", "label"))
-    labels = pq.read_table(needed(workspace, "labels/teacher.parquet", "taxonomy check", "label"))
+    _, labels, annotated = contract.with_labels(workspace, "taxonomy check")
     chosen = annotated.take(_drawn(annotated.num_rows, config))
     everything = before_outcome(model_sessions(workspace, config, "taxonomy check"), config)
     sessions = rows_of(everything, chosen["session_id"].combine_chunks())
