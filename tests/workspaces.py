@@ -9,19 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import factories
 from clickintent import schema
 from clickintent.config import Config, LabelsConfig, TaxonomyConfig
 
 
 def bags(sessions: pa.Table) -> np.ndarray:
     """Embeddings: shares of pages with a little noise."""
-    pages = list(factories.TITLES)
+    events = sessions["events"].to_pylist()
+    pages = sorted({event["page"] for some in events for event in some})
     rng = np.random.default_rng(0)
-    found = [
-        [sum(e["page"] == p for e in events) for p in pages] for events in sessions["events"].to_pylist()
-    ]
-    shares = np.asarray(found, np.float32) / np.maximum(np.sum(found, axis=1, keepdims=True), 1)
+    found = np.asarray([[sum(e["page"] == p for e in some) for p in pages] for some in events], np.float32)
+    shares: np.ndarray = found / np.maximum(found.sum(axis=1, keepdims=True), 1)
     return (shares + rng.normal(0, 0.02, shares.shape)).astype(np.float32)
 
 

@@ -109,14 +109,7 @@ def _show(here: Intent | Proposal, started: Review) -> None:
     if here.includes:
         console.print(f"includes: {escape('; '.join(here.includes))}", soft_wrap=True)
     if isinstance(here, Proposal):
-        evidence = here.evidence
-        weeks = list(evidence.weeks)
-        growth = "not seen in the earlier half" if evidence.growth is None else f"grew ×{evidence.growth:g}"
-        console.print(
-            f"[dim]{evidence.sessions:,} sessions ({evidence.share:.1%}) of {evidence.visitors:,} visitors, "
-            f"{weeks[0]} to {weeks[-1]}, {growth}[/]",
-            soft_wrap=True,
-        )
+        console.print(f"[dim]{escape(_evidence(here))}[/]", soft_wrap=True)
         examples: tuple[str, ...] = here.examples
     else:
         if here.excludes:
@@ -161,6 +154,32 @@ def check(
         say(f"[red]{len(failed)} of {len(found)} gates do not pass:[/] {', '.join(failed)}")
         sys.exit(1)
     say(f"[green]all {len(found)} gates pass[/]")
+
+
+@taxonomy_app.command
+def propose(file: File) -> None:
+    """Look for intents that the taxonomy lacks; review accepts or dismisses what is proposed."""
+    found = pipeline.propose(load_config(file))
+    for proposal in found.proposals:
+        weeks = ", ".join(f"{week}: {n}" for week, n in proposal.evidence.weeks.items())
+        sys.stdout.write(f"{proposal.id} {proposal.name}: {proposal.definition}\n  {_evidence(proposal)}\n")
+        sys.stdout.write(f"  sessions by week: {weeks}\n")
+    groups = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in found.groups.items() if n)
+    say(f"{found.unsure:,} sessions without a sure label; groups of them: {groups or 'none large enough'}")
+    if found.proposals:
+        say(f"decide on them with: clickintent taxonomy review {file} --by NAME")
+
+
+def _evidence(proposal: Proposal) -> str:
+    evidence = proposal.evidence
+    growth = (
+        "only in the later half of the weeks" if evidence.growth is None else f"grew ×{evidence.growth:g}"
+    )
+    return (
+        f"{evidence.sessions:,} sessions ({evidence.share:.1%}) of {evidence.visitors:,} visitors in "
+        f"{len(evidence.weeks)} weeks, {growth}; {evidence.unsure_share:.0%} of the sessions there "
+        "have no sure label"
+    )
 
 
 @taxonomy_app.command(name="diff")

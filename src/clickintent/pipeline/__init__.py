@@ -18,6 +18,7 @@ from clickintent.events import Forgotten
 from clickintent.pipeline import encode, intents, results
 from clickintent.pipeline.human import agreement, export_labels, import_labels
 from clickintent.pipeline.judging import check
+from clickintent.pipeline.proposing import propose
 from clickintent.pipeline.reviewing import Review, approve, review
 from clickintent.workspace import Metrics, Workspace, open_workspace
 
@@ -39,6 +40,7 @@ __all__ = [
     "metrics",
     "plan",
     "pretrain",
+    "propose",
     "review",
     "run",
     "simulate",
