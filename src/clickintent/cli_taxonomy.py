@@ -142,7 +142,7 @@ def check(
         sys.stdout.write(
             f"{state}  {name:<10} {number:>6}  (at {side} {gate['limit']:g})  {gate['meaning']}\n"
         )
-        for line in gate["worst"]:
+        for line in gate["worst"][: 1 if gate["passed"] else None]:
             sys.stdout.write(f"{'':<28}{line}\n")
         if not gate["passed"]:
             sys.stdout.write(f"{'':<24}→ {gate['advice']}\n")
