@@ -181,6 +181,19 @@ def test_a_review_does_not_overwrite_somebody_elses_change(config: Config) -> No
     assert current(config).intents[0].name == "By Lee"
 
 
+def test_a_version_that_was_labelled_meanwhile_stays_as_it_was(config: Config) -> None:
+    started = pipeline.review(config, "Kim")
+    started.follow("rename First")
+    pipeline.label(config)  # a nightly run
+    second = Taxonomy.load(config.workspace / "taxonomies" / "v2.yaml")
+    started.follow("rename Second")
+    started.follow("reject")
+    assert started.finish().version == 3
+    assert Taxonomy.load(config.workspace / "taxonomies" / "v2.yaml") == second
+    assert current(config).retired[0].version == 3
+    assert pipeline.label(config)["labels"]["relabelled"]["kept"] > 0
+
+
 def test_the_walk_goes_by_what_is_open() -> None:
     walk = Walk(taxonomy(3), "Kim")
     for line in ("approve", "skip", "approve", ""):

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from clickintent import pipeline
 from clickintent.config import load_config
-from clickintent.errors import ArtifactError, ConfigError, DataError
+from clickintent.errors import ArtifactError, ConfigError, DataError, WorkspaceError
 from clickintent.pipeline.reviewing import Review
 from clickintent.progress import console, say
 from clickintent.taxonomy import Intent, Taxonomy, diff
@@ -54,7 +54,7 @@ def review(
         for place, line in _lines(started, commands):
             try:
                 done = started.follow(line)
-            except ArtifactError as error:
+            except (ArtifactError, WorkspaceError) as error:
                 if place is not None:
                     raise CommandError(f"{place}: {error} What was decided before is kept.") from error
                 console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)

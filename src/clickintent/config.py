@@ -189,9 +189,7 @@ class GatesConfig(_Frozen):
     together: Annotated[float, Field(ge=0, le=1)] = 0.5  # of an intent's, that also have one other, at most
     alike: Annotated[float, Field(ge=0, le=1)] = 0.8  # cosine of two definitions, at most
     smallest: Annotated[float, Field(ge=0, le=1)] = 0.002  # that the rarest intent has, at least
-    stability: Annotated[float, Field(ge=0, le=1)] = (
-        0.5  # adjusted mutual information of two drafts, at least
-    )
+    stability: Annotated[float, Field(ge=0, le=1)] = 0.5  # of two drafts (AMI), at least
     agreement: Annotated[float, Field(ge=0, le=1)] = 0.6  # mean κ of two labelling passes, at least
     sessions: Annotated[int, Field(ge=10)] = 300  # labelled again for the last two
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clickintent.config import Config
@@ -156,22 +157,22 @@ def carried_over(
 
 
 def annotated_table(
-    workspace_sessions: pa.Table, sessions: pa.Table, annotation: Annotation, made_from: str, version: int
+    everything: pa.Table, sessions: pa.Table, annotation: Annotation, made_from: str, version: int
 ) -> pa.Table:
     """The sessions that were answered, and how many sessions each of them stands for.
 
     A sample takes more of the sessions whose owner is known, so each of the two kinds has its weight:
     sessions of the kind over those answered (Horvitz–Thompson, after the fact). Weights sum to the number
-    of sessions.
+    of sessions, if both kinds were answered.
 
     Args:
-        workspace_sessions: all that could have been asked about.
+        everything: all that could have been asked about.
         sessions: those that were.
     """
     answered = pa.array(annotation.answered, pa.string())
-    is_answered = np.isin(sessions["session_id"].to_numpy(), annotation.answered)
-    linked = sessions["account_id"].is_valid().to_numpy()[is_answered]
-    all_linked = workspace_sessions["account_id"].is_valid().to_numpy()
+    rows = pc.index_in(answered, value_set=sessions["session_id"].combine_chunks())
+    linked = sessions["account_id"].is_valid().to_numpy()[rows.to_numpy()]
+    all_linked = everything["account_id"].is_valid().to_numpy()
     weights = np.zeros(len(answered))
     for kind in (True, False):
         mine = linked == kind

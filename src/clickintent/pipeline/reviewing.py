@@ -51,26 +51,30 @@ class Review:
         """See ``Walk.follow``. What was decided is on disk when this returns.
 
         Raises:
-            WorkspaceError: if somebody else changed the taxonomy in the meantime.
+            ArtifactError: if the line cannot be followed; nothing was changed.
+            WorkspaceError: if somebody else changed the taxonomy in the meantime, or the workspace is in use.
         """
-        before = self.walk.taxonomy
-        made = self.walk.follow(line)
-        if isinstance(made, Made):
-            decision = decided(
-                by=self.walk.by,
-                action=made.action,
-                version=made.taxonomy.version,
-                digest=made.taxonomy.digest,
-                intent=made.intent,
-                what=made.what,
-                why=made.why,
-            )
-            with open_workspace(self.config.workspace) as workspace, _uninterrupted():
-                contract.unchanged(workspace, before)
+        if not self.walk.decides(line):
+            return self.walk.follow(line)
+        with open_workspace(self.config.workspace) as workspace, _uninterrupted():
+            contract.unchanged(workspace, self.walk.taxonomy)
+            if contract.archived(workspace, self.walk.taxonomy.version).exists():
+                self.walk.next_version()  # a nightly run may have labelled with what was decided so far
+            made = self.walk.follow(line)
+            if isinstance(made, Made):
+                decision = decided(
+                    by=self.walk.by,
+                    action=made.action,
+                    version=made.taxonomy.version,
+                    digest=made.taxonomy.digest,
+                    intent=made.intent,
+                    what=made.what,
+                    why=made.why,
+                )
                 contract.keep(workspace, made.taxonomy, decision)
                 if made.action in ("accept", "dismiss"):
                     novelty.save(made.proposals, workspace.path(PROPOSALS))
-        return made
+            return made
 
     def finish(self) -> Taxonomy:
         """Close the version that was made; the next change makes another one."""

@@ -36,7 +36,8 @@ class Change:
 
     @classmethod
     def of(cls, found: Diff, *, by_keywords: bool = False) -> Change:
-        """
+        """What a diff means for labels.
+
         Args:
             by_keywords: the labels come from the keyword namer, so that other keywords are another
                 definition.

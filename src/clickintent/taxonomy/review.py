@@ -83,6 +83,14 @@ class Walk:
             self.at += 1  # it was merged into another one, on the way
         return None
 
+    def decides(self, line: str) -> bool:
+        """Whether a line, if it can be followed, decides something."""
+        return line.partition(" -- ")[0].split(maxsplit=1)[:1] not in ([], *([verb] for verb in _WALKING))
+
+    def next_version(self) -> None:
+        """Let the next change begin another version, because the present one is in use."""
+        self._changed = False
+
     def follow(self, line: str) -> Made | Literal["quit"] | None:
         """Do what a line says; None if it decided nothing.
 
