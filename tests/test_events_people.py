@@ -286,6 +286,8 @@ def bank(tmp_path: Path) -> Config:
     pq.write_table(pa.table({"session_id": ids}), made.workspace / "embeddings" / "part-0.parquet")
     (made.workspace / "labels").mkdir()
     pq.write_table(pa.table({"session_id": ids + ids}), made.workspace / "labels" / "student.parquet")
+    (made.workspace / "people").mkdir()
+    pq.write_table(pa.table({"session_id": ids}), made.workspace / "people" / "labels.parquet")
     (made.workspace / "report.html").write_text("quotes a session")
     return made
 
@@ -308,6 +310,7 @@ def consistent(made: Config) -> dict[str, Any]:
     ids = {s["session_id"] for s in found["sessions"]}
     assert set(pq.read_table(out / "embeddings")["session_id"].to_pylist()) == ids
     assert set(pq.read_table(out / "labels")["session_id"].to_pylist()) == ids
+    assert set(pq.read_table(out / "people")["session_id"].to_pylist()) == ids
     assert {link["session_id"] for link in found["links"]} <= ids
     for file in found["files.parquet"]:
         assert file["read"] == file["events"] + file["duplicates"] + file["quarantined"]

@@ -10,21 +10,20 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.prompt import Prompt
 from rich.table import Table
 
 from clickintent import events, pipeline
 from clickintent._version import __version__
-from clickintent.config import Config, load_config
-from clickintent.errors import AnswersNeededError, ClickintentError, ConfigError, WorkspaceError
+from clickintent.cli_taxonomy import File, Force, PlanOnly, Show, labels_app, print_plan, taxonomy_app
+from clickintent.config import load_config
+from clickintent.errors import AnswersNeededError, ClickintentError, ConfigError
 from clickintent.progress import console, say
-from clickintent.taxonomy import Intent, Plan, Taxonomy, diff, prompts
 from clickintent.workspace import Metrics
 
 app = App(
@@ -33,18 +32,10 @@ app = App(
     version=__version__,
     help="Raw web clickstream in; session embeddings and interpretable intent labels out.",
 )
-taxonomy_app = App(name="taxonomy", help="Draft, look through, compare and approve the taxonomy of intents.")
 app.command(taxonomy_app)
+app.command(labels_app)
 
-File = Annotated[Path, Parameter(help="The configuration, a clickintent.toml.")]
 _SHOWN_EVENTS = 12  # of a session, by inspect
-
-Force = Annotated[bool, Parameter(negative="", help="Do it again, even if nothing has changed.")]
-PlanOnly = Annotated[bool, Parameter(negative="", help="Show calls, tokens, cost; send nothing.")]
-Show = Annotated[
-    int | Literal["all"] | None,
-    Parameter(help="Print so many requests exactly as they would be sent; send nothing."),
-]
 
 
 @app.command
@@ -169,18 +160,9 @@ def label(file: File, *, plan: PlanOnly = False, show: Show = None, force: Force
     """Annotate sessions with intents."""
     config = load_config(file)
     if plan or show is not None:
-        _print_plan(pipeline.plan(config), show)
+        print_plan(pipeline.plan(config), show)
     else:
         pipeline.label(config, force=force)
-
-
-def _print_plan(plan: Plan, show: int | Literal["all"] | None) -> None:
-    if show is None:
-        sys.stdout.write(f"{plan}\n")
-    elif show != "all" and show < 1:
-        raise ConfigError(f"--show takes a number of at least 1, or 'all', not {show}.")
-    else:
-        sys.stdout.write(f"{plan.shown(None if show == 'all' else show)}\n")
 
 
 @app.command
@@ -203,87 +185,6 @@ def report(file: File, *, force: Force = False) -> None:
     config = load_config(file)
     pipeline.write_report(config, force=force)
     say(f"report: {config.workspace / 'report.html'}")
-
-
-@taxonomy_app.command
-def draft(file: File, *, plan: PlanOnly = False, show: Show = None, force: Force = False) -> None:
-    """Draft taxonomy.yaml from the sessions before the split."""
-    config = load_config(file)
-    if plan or show is not None:
-        _print_plan(pipeline.plan_draft(config), show)
-        return
-    pipeline.draft_taxonomy(config, force=force)
-    say(f"taxonomy: {config.workspace / 'taxonomy.yaml'}")
-
-
-@taxonomy_app.command(name="prompts")
-def copy_prompts(folder: Annotated[Path, Parameter(help="Where to put them.")]) -> None:
-    """Copy the prompts to a folder, to be read or changed (llm.prompts). Files that are there stay."""
-    written = prompts.copy_to(folder)
-    say(f"{len(written)} prompts written to {folder}; llm.prompts is the key that makes use of them")
-
-
-@taxonomy_app.command
-def review(file: File) -> None:
-    """Walk through the intents with their example sessions: keep, rename or reject each."""
-    path = _taxonomy_path(load_config(file))
-    taxonomy = Taxonomy.load(path)
-    if not sys.stdin.isatty():
-        raise WorkspaceError(f"review asks questions and needs a terminal; or edit {path} with any editor.")
-    kept: list[Intent] = []
-    for number, intent in enumerate(taxonomy.intents, 1):
-        _show(intent, f"{number}/{len(taxonomy.intents)}")
-        answer = Prompt.ask(
-            "[k]eep, [r]ename or re[j]ect", choices=["k", "r", "j"], default="k", console=console
-        )
-        if answer == "r":
-            name = Prompt.ask("new name", default=intent.name, console=console)
-            intent = intent.model_copy(update={"name": name})
-        if answer != "j":
-            kept.append(intent)
-    if tuple(kept) == taxonomy.intents:
-        say("nothing changed")
-        return
-    reviewed = taxonomy.revised(intents=kept)
-    reviewed.save(path)
-    say(f"saved version {reviewed.version}; approve it with: clickintent taxonomy approve {file} --by NAME")
-
-
-def _show(intent: Intent, place: str) -> None:
-    console.print(
-        f"\n[dim]{place}[/] [bold]{escape(intent.name)}[/] [dim]{intent.id} {escape(intent.area or '')}[/]"
-    )
-    console.print(escape(intent.definition), soft_wrap=True)
-    for example in intent.examples:
-        console.print(f"  · {escape(example)}", soft_wrap=True)
-
-
-@taxonomy_app.command(name="diff")
-def compare(old: Path, new: Path) -> None:
-    """Show what changed between two taxonomy files.
-
-    Parameters
-    ----------
-    old: A taxonomy, such as WORKSPACE/taxonomies/v1.yaml.
-    new: Another, such as WORKSPACE/taxonomy.yaml.
-    """
-    sys.stdout.write(f"{diff(Taxonomy.load(old), Taxonomy.load(new))}\n")
-
-
-@taxonomy_app.command
-def approve(file: File, *, by: Annotated[str, Parameter(help="Who approves it.")]) -> None:
-    """Approve taxonomy.yaml as it stands; later runs keep it."""
-    path = _taxonomy_path(load_config(file))
-    approved = Taxonomy.load(path).approve(by)
-    approved.save(path)
-    say(f"approved version {approved.version} ({len(approved.intents)} intents) as {approved.approved_by}")
-
-
-def _taxonomy_path(config: Config) -> Path:
-    path = config.workspace / "taxonomy.yaml"
-    if not path.exists():
-        raise WorkspaceError(f"{path} is not there. Run 'clickintent taxonomy draft FILE.toml' first.")
-    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -168,6 +168,8 @@ class TaxonomyConfig(_Frozen):
     intents: Annotated[int, Field(ge=2)] = 35
     sample: Annotated[int, Field(ge=10)] = 1000  # sessions shown to the LLM while it drafts
     minibatch: Annotated[int, Field(ge=1)] = 50
+    #: The sample is made smaller until its sessions, as they are told, fit into so many tokens (estimated).
+    sample_tokens: Annotated[int, Field(ge=1000)] = 100_000
 
 
 class LabelsConfig(_Frozen):
@@ -175,6 +177,35 @@ class LabelsConfig(_Frozen):
     #: namer costs nothing and labels every session.
     max_sessions: Annotated[int, Field(ge=10)] = 2000
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class RelabelConfig(_Frozen):
+    """Which sessions are asked again when an intent was added to the taxonomy."""
+
+    low_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5  # those whose surest label is below
+    nearest: Annotated[float, Field(ge=0, le=1)] = 0.05  # share of sessions nearest to its examples
+
+
+class NoveltyConfig(_Frozen):
+    """When a group of sessions that no intent fits is proposed as a new one."""
+
+    unsure: Annotated[float, Field(ge=0, le=1)] = 0.3  # sessions whose surest label is below
+    unsure_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the sessions in the same place, at least
+    min_sessions: Annotated[int, Field(ge=2)] = 50
+    min_visitors: Annotated[int, Field(ge=1)] = 5
+    min_weeks: Annotated[int, Field(ge=1)] = 2  # in which it was seen
+
+
+class GatesConfig(_Frozen):
+    """What ``taxonomy check`` lets pass. Shares are of sessions."""
+
+    other: Annotated[float, Field(ge=0, le=1)] = 0.25  # without any intent, at most
+    together: Annotated[float, Field(ge=0, le=1)] = 0.5  # of an intent's, that also have one other, at most
+    alike: Annotated[float, Field(ge=0, le=1)] = 0.8  # cosine of two definitions, at most
+    smallest: Annotated[float, Field(ge=0, le=1)] = 0.002  # that the rarest intent has, at least
+    stability: Annotated[float, Field(ge=0, le=1)] = 0.5  # of two drafts (AMI), at least
+    agreement: Annotated[float, Field(ge=0, le=1)] = 0.6  # mean κ of two labelling passes, at least
+    sessions: Annotated[int, Field(ge=10)] = 300  # labelled again for the last two
 
 
 class StudentConfig(_Frozen):
@@ -257,6 +288,9 @@ class Config(_Frozen):
     llm: LlmConfig = LlmConfig()
     taxonomy: TaxonomyConfig = TaxonomyConfig()
     labels: LabelsConfig = LabelsConfig()
+    relabel: RelabelConfig = RelabelConfig()
+    gates: GatesConfig = GatesConfig()
+    novelty: NoveltyConfig = NoveltyConfig()
     student: StudentConfig = StudentConfig()
     conversion: Annotated[InSessionConversion | AccountConversion, Field(discriminator="kind")] | None = None
     tiles: TilesConfig | None = None

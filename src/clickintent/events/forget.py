@@ -31,9 +31,9 @@ from clickintent.events.tables import Tables
 from clickintent.workspace import Metrics, commit, recover
 
 #: Tables that other stages make, by session.
-_BY_SESSION = ("embeddings", "labels")
+_BY_SESSION = ("embeddings", "labels", "people")
 #: What may quote a session and cannot be searched: made again when needed.
-_REMADE = ("report.html", ".llm", "llm", ".checkpoints")
+_REMADE = ("report.html", "proposals.yaml", ".llm", "llm", ".checkpoints")
 #: What was learned from all sessions together.
 _LEARNED = ("encoder", "student", "taxonomy.yaml")
 

@@ -16,7 +16,37 @@ from clickintent.config import Config, SimBankConfig, load_config
 from clickintent.encoder.distributed import team
 from clickintent.events import Forgotten
 from clickintent.pipeline import encode, intents, results
+from clickintent.pipeline.human import agreement, export_labels, import_labels
+from clickintent.pipeline.judging import check
+from clickintent.pipeline.proposing import propose
+from clickintent.pipeline.reviewing import Review, approve, review
 from clickintent.workspace import Metrics, Workspace, open_workspace
+
+__all__ = [
+    "Review",
+    "agreement",
+    "approve",
+    "check",
+    "demo",
+    "distill",
+    "draft_taxonomy",
+    "embed",
+    "evaluate",
+    "export_labels",
+    "forget",
+    "import_labels",
+    "ingest",
+    "label",
+    "metrics",
+    "plan",
+    "plan_draft",
+    "pretrain",
+    "propose",
+    "review",
+    "run",
+    "simulate",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from clickintent.taxonomy import Plan

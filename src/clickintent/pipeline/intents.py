@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +11,7 @@ from clickintent import schema
 from clickintent._version import __version__
 from clickintent.config import Config, InSessionConversion
 from clickintent.errors import EmptyInputError
+from clickintent.pipeline import contract
 from clickintent.pipeline.inputs import (
     before_outcome,
     embedding_matrix,
@@ -28,17 +27,16 @@ from clickintent.taxonomy import (
     IntentLabeler,
     Plan,
     Taxonomy,
-    annotate,
     draft,
     plan,
     plan_draft,
     soft_targets,
     to_draft_from,
 )
+from clickintent.taxonomy.edit import succeed
 from clickintent.taxonomy.prompts import hashed
-from clickintent.workspace import Metrics, Workspace, atomically, write_table
+from clickintent.workspace import Metrics, Workspace, atomically, fingerprint, write_table
 
-_ANSWERS = ".llm"  # of language models
 _LINKED_SHARE = 2 / 3  # of the sessions that an LLM annotates: those whose owner is known
 
 
@@ -47,17 +45,14 @@ def draft_taxonomy(workspace: Workspace, config: Config, force: bool) -> Metrics
 
     def work() -> Metrics:
         previous = Taxonomy.load(path) if path.exists() else None
-        if previous and not force and _is_a_persons(workspace, previous):
+        if previous and not force and contract.is_a_persons(workspace, previous):
             say("  keeping taxonomy.yaml, which a person changed or approved; --force drafts a new one")
             return {"taxonomy": {**_metrics(previous), "kept": True}}
         sessions, embeddings = _to_draft_from(workspace, config)
-        drafted = draft(sessions, embeddings, config, workspace.path(_ANSWERS))
+        drafted = draft(sessions, embeddings, config, workspace.path(contract.ANSWERS))
         if previous:  # the same draft again, as after a kill, is no new version
-            drafted = drafted.model_copy(update={"version": previous.version})
-            if drafted != previous:
-                drafted = drafted.model_copy(update={"version": previous.version + 1})
-        drafted.save(_archived(workspace, drafted))
-        drafted.save(path)
+            drafted = succeed(contract.current(workspace, "taxonomy draft"), drafted)
+        contract.drafted(workspace, drafted)
         return {"taxonomy": {**_metrics(drafted), "kept": False}}
 
     made_from = [
@@ -75,42 +70,50 @@ def draft_taxonomy(workspace: Workspace, config: Config, force: bool) -> Metrics
 def plan_drafting(config: Config) -> Plan:
     workspace = Workspace(config.workspace)
     sessions, embeddings = _to_draft_from(workspace, config)
-    return plan_draft(to_draft_from(sessions, embeddings, config), config, workspace.path(_ANSWERS))
+    return plan_draft(to_draft_from(sessions, embeddings, config), config, workspace.path(contract.ANSWERS))
 
 
 def plan_labelling(config: Config) -> Plan:
     workspace = Workspace(config.workspace)
     drafted = Taxonomy.load(needed(workspace, "taxonomy.yaml", "label", "taxonomy draft"))
-    return plan(_to_annotate(workspace, config), drafted, config, workspace.path(_ANSWERS))
+    sessions = _to_annotate(before_outcome(model_sessions(workspace, config, "label"), config), config)
+    carried = contract.carried_over(workspace, config, sessions, drafted, _beside_taxonomy(workspace, config))
+    asked = sessions.filter(pa.array(carried.ask)) if carried else sessions
+    return plan(asked, drafted, config, workspace.path(contract.ANSWERS))
 
 
 def label(workspace: Workspace, config: Config, force: bool) -> Metrics:
-    path = needed(workspace, "taxonomy.yaml", "label", "taxonomy draft")
+    taxonomy = contract.current(workspace, "label")
+    key = _beside_taxonomy(workspace, config)
 
     def work() -> Metrics:
-        drafted = Taxonomy.load(path)
-        sessions = _to_annotate(workspace, config)
-        annotation = annotate(sessions, drafted, config, workspace.path(_ANSWERS))
+        everything = before_outcome(model_sessions(workspace, config, "label"), config)
+        sessions = _to_annotate(everything, config)
+        annotation = contract.labelled(workspace, config, sessions, taxonomy, key, force)
         with atomically(workspace.path("labels")) as folder:
             folder.mkdir()
             write_table(annotation.labels, folder / "teacher.parquet")
             write_table(
-                pa.table({"session_id": pa.array(annotation.answered, pa.string())}),
+                contract.annotated_table(everything, sessions, annotation, key, taxonomy.version),
                 folder / "annotated.parquet",
             )
         return {"labels": annotation.metrics}
 
-    made_from = [
+    made_from = [key, config.relabel, taxonomy.version, taxonomy.digest]
+    return workspace.stage(
+        "label", work, made_from=made_from, outputs=["labels/teacher.parquet"], force=force
+    )
+
+
+def _beside_taxonomy(workspace: Workspace, config: Config) -> str:
+    """A fingerprint of all that labels depend on beside the taxonomy: if it changes, all are asked again."""
+    return fingerprint(
         __version__,
         _asked(config),
         config.labels,
         config.seed,
         _outcome(config),
-        path.read_text(encoding="utf-8"),
         workspace.record("embed"),
-    ]
-    return workspace.stage(
-        "label", work, made_from=made_from, outputs=["labels/teacher.parquet"], force=force
     )
 
 
@@ -174,11 +177,10 @@ def _asked(config: Config) -> list[str | None]:
     return [llm.backend, llm.base_url, llm.model, hashed(llm.prompts)]
 
 
-def _to_annotate(workspace: Workspace, config: Config) -> pa.Table:
+def _to_annotate(sessions: pa.Table, config: Config) -> pa.Table:
     """All sessions for the keyword namer, which is free; a sample for a language model, mostly of
     sessions whose owner is known, because those can be evaluated.
     """
-    sessions = before_outcome(model_sessions(workspace, config, "label"), config)
     budget = config.labels.max_sessions
     if config.llm.backend == "keywords" or sessions.num_rows <= budget:
         return sessions
@@ -188,17 +190,6 @@ def _to_annotate(workspace: Workspace, config: Config) -> pa.Table:
     rest = np.setdiff1d(rng.permutation(sessions.num_rows), first)
     chosen = np.concatenate([first, rng.permutation(rest)[: budget - len(first)]])
     return sessions.take(np.sort(chosen))
-
-
-def _is_a_persons(workspace: Workspace, taxonomy: Taxonomy) -> bool:
-    archived = _archived(workspace, taxonomy)
-    current = workspace.path("taxonomy.yaml")
-    untouched = archived.exists() and archived.read_bytes() == current.read_bytes()
-    return taxonomy.approved_by is not None or not untouched
-
-
-def _archived(workspace: Workspace, taxonomy: Taxonomy) -> Path:
-    return workspace.path(f"taxonomies/v{taxonomy.version}.yaml")
 
 
 def _outcome(config: Config) -> InSessionConversion | None:

@@ -10,16 +10,18 @@ import pyarrow as pa
 from clickintent.config import Config
 from clickintent.errors import DataError, EmptyInputError
 from clickintent.taxonomy import keywords
+from clickintent.taxonomy.answers import estimate_tokens
 from clickintent.taxonomy.backends import open_model
+from clickintent.taxonomy.diff import Diff, diff
 from clickintent.taxonomy.generate import generate
 from clickintent.taxonomy.label import Annotation, annotate, soft_targets
 from clickintent.taxonomy.llm import LanguageModel
 from clickintent.taxonomy.narrate import narrate
 from clickintent.taxonomy.openai_model import OpenAIModel
 from clickintent.taxonomy.plans import Plan, plan, plan_draft
-from clickintent.taxonomy.sample import cluster, stratified
+from clickintent.taxonomy.sample import cluster, within_budget
 from clickintent.taxonomy.student import IntentLabeler
-from clickintent.taxonomy.taxonomy import Diff, Intent, Taxonomy, approve, diff
+from clickintent.taxonomy.taxonomy import Intent, Taxonomy, approve
 
 __all__ = [
     "Annotation",
@@ -42,13 +44,16 @@ __all__ = [
 ]
 
 
-def draft(sessions: pa.Table, embeddings: np.ndarray, config: Config, cache: Path) -> Taxonomy:
+def draft(
+    sessions: pa.Table, embeddings: np.ndarray, config: Config, cache: Path, *, order: int = 0
+) -> Taxonomy:
     """Draft a taxonomy of at most ``config.taxonomy.intents`` intents, by the backend of ``config.llm``.
 
     Args:
         sessions: table of the sessions schema.
         embeddings: (n, dim), a row per session.
         cache: folder for the answers of the language model.
+        order: another number takes the same sessions in another order, to see how much that matters.
 
     Raises:
         EmptyInputError: if there is no session.
@@ -56,24 +61,34 @@ def draft(sessions: pa.Table, embeddings: np.ndarray, config: Config, cache: Pat
         AnswersNeededError: if requests were written that have to be answered first (batch files).
         LanguageModelError: if the endpoint cannot be used.
     """
+    seed = config.seed + order
     if config.llm.backend == "keywords":
         _check(sessions, embeddings)
-        return keywords.draft(sessions, embeddings, config.taxonomy.intents, seed=config.seed)
+        if order:
+            rows = np.random.default_rng(seed).permutation(sessions.num_rows)
+            sessions, embeddings = sessions.take(rows), embeddings[rows]
+        return keywords.draft(sessions, embeddings, config.taxonomy.intents, seed=seed)
     narratives = to_draft_from(sessions, embeddings, config)
     with open_model(config, cache) as model:
-        return generate(narratives, model, config.taxonomy, seed=config.seed, prompts=config.llm.prompts)
+        return generate(narratives, model, config.taxonomy, seed=seed, prompts=config.llm.prompts)
 
 
 def to_draft_from(sessions: pa.Table, embeddings: np.ndarray, config: Config) -> list[str]:
-    """Narratives of the sessions that a language model drafts from: some of every cluster.
+    """Narratives of the sessions that a language model drafts from: a sample of all clusters that fits into
+    the configured number of tokens.
 
     Raises:
         EmptyInputError: if there is no session.
         DataError: if embeddings and sessions do not fit together.
     """
     _check(sessions, embeddings)
-    clusters = cluster(embeddings, config.taxonomy.intents, seed=config.seed)
-    sample = stratified(clusters, config.taxonomy.sample, seed=config.seed)
+    wanted = config.taxonomy
+
+    def cost(rows: np.ndarray) -> np.ndarray:
+        return np.asarray([estimate_tokens(text) for text in narrate(sessions.take(rows))])
+
+    clusters = cluster(embeddings, wanted.intents, seed=config.seed)
+    sample = within_budget(clusters, wanted.sample, wanted.sample_tokens, cost, seed=config.seed)
     return narrate(sessions.take(sample.rows))
 
 

@@ -27,7 +27,7 @@ from clickintent.taxonomy.content import (
     shorten,
     site_names,
 )
-from clickintent.taxonomy.naming import Group, Names, describe
+from clickintent.taxonomy.naming import Description, Group, Names, describe
 from clickintent.taxonomy.narrate import narrate
 from clickintent.taxonomy.sample import cluster
 from clickintent.taxonomy.taxonomy import Intent, Taxonomy
@@ -97,6 +97,38 @@ def draft(sessions: pa.Table, embeddings: np.ndarray, intents: int, *, seed: int
             )
         )
     return Taxonomy(source="keywords", calibration=calibration, intents=tuple(found))
+
+
+@dataclass(frozen=True)
+class Described:
+    """Words for a group of sessions."""
+
+    description: Description
+    keywords: dict[str, float]
+    examples: tuple[str, ...]
+
+
+def describe_groups(sessions: pa.Table, group: np.ndarray) -> list[Described]:
+    """Describe groups of sessions by what sets them apart from all the others.
+
+    Args:
+        sessions: table of the sessions schema.
+        group: (n,) number of each session's group, from 0 without gaps; -1 for sessions of none.
+    """
+    k = int(group.max(initial=-1)) + 1
+    if k == 0:
+        return []
+    contents = read_contents(sessions)
+    shared = _Shared.of(contents, sessions)
+    clusters = np.where(group < 0, k, group)
+    shares, scores = _distinctiveness(clusters, shared.present)
+    areas = _areas(contents, clusters)
+    groups = [Group(int((group == c).sum()), shares[c], scores[c], areas[c]) for c in range(k)]
+    even = np.zeros(sessions.num_rows)
+    return [
+        Described(told, _profile(scores[c], shared), _examples(sessions, contents, shared, even, group == c))
+        for c, told in enumerate(describe(groups, shared.names(contents)))
+    ]
 
 
 def annotate(sessions: pa.Table, taxonomy: Taxonomy, *, min_confidence: float) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,27 @@ def stratified(clusters: np.ndarray, size: int, *, seed: int) -> Sample:
     weights = np.repeat(counts / np.maximum(quota, 1), quota)
     order = np.argsort(rows)
     return Sample(rows[order], weights[order], np.asarray(clusters)[rows[order]])
+
+
+def within_budget(
+    clusters: np.ndarray, size: int, budget: float, cost: Callable[[np.ndarray], np.ndarray], *, seed: int
+) -> Sample:
+    """Draw at most ``size`` sessions as ``stratified`` does, as many as ``budget`` allows.
+
+    A cluster is never left out, so the sample may cost more if the budget does not reach for one session
+    each.
+
+    Args:
+        clusters: (n,) cluster of each session.
+        cost: what the sessions of these rows cost, such as their tokens.
+    """
+    least = len(np.unique(clusters))
+    while True:
+        sample = stratified(clusters, size, seed=seed)
+        spent = float(cost(sample.rows).sum())
+        if spent <= budget or len(sample.rows) <= least:
+            return sample
+        size = max(least, min(len(sample.rows) - 1, int(len(sample.rows) * budget / spent)))
 
 
 def _allocate(counts: np.ndarray, size: int) -> np.ndarray:

@@ -6,9 +6,10 @@ whoever uses them. Ids never change their meaning; a changed set of intents is a
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,13 +27,18 @@ from pydantic import (
 
 from clickintent.errors import ArtifactError
 from clickintent.taxonomy import marked_yaml
+from clickintent.taxonomy.diff import Diff, diff
 from clickintent.workspace import write_text
+
+_UNAPPROVED = {"approved_by": None, "approved_at": None, "approved_digest": None}
 
 _ID = re.compile(r"[A-Za-z][\w-]*")
 
 _HEADER = """\
 # The taxonomy of intents. Edit names, definitions and lists freely; keep the ids: labels refer to them.
 # keywords: a list, or a mapping of keyword to weight (0 to 1); they are what the keyword namer matches.
+# An intent that goes leaves its id and name under retired, and no other intent may ever have that id.
+# into: the ids of the intents that took its place (one: merged, several: split, none: it was no intent).
 # Then: clickintent taxonomy diff OLD NEW, and clickintent taxonomy approve FILE.toml --by NAME
 """
 
@@ -70,10 +76,22 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+Id = Annotated[str, AfterValidator(_is_id)]
+Time = Annotated[str, BeforeValidator(_time)]  # ISO 8601
+
+
+class Approval(_Frozen):
+    """Who stands for an intent as it read then."""
+
+    by: Line
+    at: Time
+    digest: str  # of what was approved: an edit afterwards shows
+
+
 class Intent(_Frozen):
     """What some sessions want, in words."""
 
-    id: Annotated[str, AfterValidator(_is_id)]
+    id: Id
     name: Line
     definition: Line
     area: Line | None = None
@@ -85,6 +103,7 @@ class Intent(_Frozen):
         tuple[Annotated[float, Field(gt=0, le=1, strict=False)], ...], BeforeValidator(_as_tuple)
     ] = ()
     examples: Annotated[Lines, BeforeValidator(_as_tuple)] = ()  # redacted narratives
+    approved: Approval | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -107,6 +126,33 @@ class Intent(_Frozen):
         weights = self.keyword_weights or (1.0,) * len(self.keywords)
         return dict(zip(self.keywords, weights, strict=True))
 
+    @property
+    def digest(self) -> str:
+        """Changes with everything that says what the intent is; not with its examples and its approval."""
+        return _digest(self.model_dump(mode="json", exclude={"approved", "examples"}))
+
+    @property
+    def is_approved(self) -> bool:
+        """Whether somebody approved the intent as it reads now."""
+        return self.approved is not None and self.approved.digest == self.digest
+
+
+class Retired(_Frozen):
+    """The id of an intent that is no more, so that it is never given to another one."""
+
+    id: Id
+    name: Line
+    version: Annotated[int, Field(ge=1)] | None = None  # the first without it
+    into: Annotated[tuple[Id, ...], BeforeValidator(_as_tuple)] = ()
+
+
+class _InconsistentError(ValueError):
+    """Values that do not go together, each with its place in the file."""
+
+    def __init__(self, mistakes: list[tuple[marked_yaml.Path, str]]) -> None:
+        self.mistakes = mistakes
+        super().__init__(mistakes[0][1])
+
 
 class Taxonomy(_Frozen):
     """A version of the intents. Immutable: ``revised`` and ``approve`` return new ones."""
@@ -115,27 +161,59 @@ class Taxonomy(_Frozen):
     source: Literal["llm", "keywords", "human"]
     model: Line | None = None  # of the language model that drafted it
     approved_by: Line | None = None
-    approved_at: Annotated[str, BeforeValidator(_time)] | None = None  # ISO 8601
+    approved_at: Time | None = None
+    approved_digest: str | None = None
     #: Keyword namer: confidence = logistic(a · similarity + b · its share among intents + c).
     calibration: Annotated[tuple[Annotated[float, Field(strict=False)], ...], BeforeValidator(_as_tuple)] = ()
     intents: Annotated[tuple[Intent, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
+    retired: Annotated[tuple[Retired, ...], BeforeValidator(_as_tuple)] = ()
+
     @model_validator(mode="after")
     def _consistent(self) -> Taxonomy:
-        for what, values in (
-            ("id", [i.id for i in self.intents]),
-            ("name", [i.name.casefold() for i in self.intents]),
-        ):
-            twice = [value for value, n in Counter(values).items() if n > 1]
-            if twice:
-                raise ValueError(f"the {what} {twice[0]!r} is given to two intents")
-        if len(self.calibration) not in (0, 3):
-            raise ValueError("calibration is three numbers, or left out")
+        mistakes = list(_mistakes(self))
+        if mistakes:
+            raise _InconsistentError(mistakes)
         return self
 
     @property
     def intent_ids(self) -> tuple[str, ...]:
         return tuple(intent.id for intent in self.intents)
+
+    @property
+    def digest(self) -> str:
+        """Changes with the intents and the ids that are retired; not with the version and who approved it."""
+        data = self.model_dump(mode="json", include={"source", "model", "calibration"})
+        data["intents"] = [(intent.digest, intent.examples) for intent in self.intents]
+        data["retired"] = [(retired.id, retired.into) for retired in self.retired]
+        return _digest(data)
+
+    @property
+    def is_approved(self) -> bool:
+        """Whether somebody approved the taxonomy as it reads now."""
+        return self.approved_by is not None and self.approved_digest in (None, self.digest)
+
+    def intent(self, id_: str) -> Intent:
+        """The intent of that id.
+
+        Raises:
+            ArtifactError: if there is none; says what became of it.
+        """
+        for intent in self.intents:
+            if intent.id == id_:
+                return intent
+        gone = next((retired for retired in self.retired if retired.id == id_), None)
+        if gone is None:
+            raise ArtifactError(f"there is no intent {id_!r}; the ids are {', '.join(self.intent_ids)}.")
+        into = ", ".join(self.successors(id_))
+        raise ArtifactError(f"{id_} ({gone.name}) is retired" + (f"; see {into}." if into else "."))
+
+    def successors(self, id_: str) -> tuple[str, ...]:
+        """The present intents that an id stands for: itself, those that took its place, or none."""
+        if id_ in self.intent_ids:
+            return (id_,)
+        into = next((retired.into for retired in self.retired if retired.id == id_), ())
+        return tuple(dict.fromkeys(found for next_ in into for found in self.successors(next_)))
 
     @classmethod
     def load(cls, path: Path | str) -> Taxonomy:
@@ -154,8 +232,9 @@ class Taxonomy(_Frozen):
             return cls.model_validate(document.value)
         except ValidationError as error:
             mistakes = "\n".join(
-                f"  line {document.line(_place(e['loc'], document.value))}: {_what(e['loc'], e)}"
+                f"  line {document.line(place)}: {what}"
                 for e in error.errors()
+                for place, what in _places(e, document.value)
             )
             raise ArtifactError(f"{path} is not a valid taxonomy:\n{mistakes}") from error
 
@@ -178,7 +257,11 @@ class Taxonomy(_Frozen):
         data["calibration"] = list(self.calibration)
         for raw, intent in zip(data["intents"], self.intents, strict=True):
             del raw["keyword_weights"]
+            if intent.approved is None:
+                del raw["approved"]
             raw["keywords"] = intent.weighted_keywords() if intent.keyword_weights else list(intent.keywords)
+        if not self.retired:
+            del data["retired"]
         return _HEADER + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
 
     def revised(self, **changes: Any) -> Taxonomy:
@@ -187,7 +270,7 @@ class Taxonomy(_Frozen):
         Raises:
             ArtifactError: if the changes do not make a valid taxonomy.
         """
-        data = self.model_dump() | {"approved_by": None, "approved_at": None} | changes
+        data = self.model_dump() | _UNAPPROVED | changes
         data["version"] = self.version + 1
         data["intents"] = [i.model_dump() if isinstance(i, Intent) else i for i in data["intents"]]
         try:
@@ -211,52 +294,82 @@ def approve(taxonomy: Taxonomy, by: str) -> Taxonomy:
     Raises:
         ArtifactError: if ``by`` is empty.
     """
+    approval = approval_of(taxonomy.digest, by)
+    return taxonomy.model_copy(
+        update={
+            "approved_by": approval.by,
+            "approved_at": approval.at,
+            "approved_digest": approval.digest,
+        }
+    )
+
+
+def approval_of(digest: str, by: str) -> Approval:
+    """``by``'s signature, now, under what has this digest.
+
+    Raises:
+        ArtifactError: if ``by`` is empty.
+    """
     name = _line(by)
     if not name:
         raise ArtifactError("approve needs the name of who approves.")
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    return taxonomy.model_copy(update={"approved_by": name, "approved_at": at})
+    return Approval(by=name, at=datetime.now(UTC).isoformat(timespec="seconds"), digest=digest)
 
 
-@dataclass(frozen=True)
-class Diff:
-    """What changed between two taxonomies; intents are the same if their ids are."""
-
-    added: tuple[Intent, ...]
-    removed: tuple[Intent, ...]
-    renamed: tuple[tuple[Intent, Intent], ...]  # old, new
-    redefined: tuple[tuple[Intent, Intent], ...]  # another definition, area, or list of what is in and out
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.renamed or self.redefined)
-
-    def __str__(self) -> str:
-        lines = [f"+ {i.id} {i.name}: {i.definition}" for i in self.added]
-        lines += [f"- {i.id} {i.name}" for i in self.removed]
-        lines += [f"~ {new.id} {old.name} → {new.name}" for old, new in self.renamed]
-        for old, new in self.redefined:
-            lines.append(f"* {new.id} {new.name}")
-            for field in _MEANING:
-                before, after = getattr(old, field), getattr(new, field)
-                if before != after:
-                    lines += [f"    {field}: {_shown(before)}", f"    {' ' * len(field)}→ {_shown(after)}"]
-        return "\n".join(lines) or "no differences"
+def _mistakes(taxonomy: Taxonomy) -> Iterator[tuple[marked_yaml.Path, str]]:
+    """What does not go together, and where it stands."""
+    for key in ("id", "name"):
+        seen: set[str] = set()
+        for n, intent in enumerate(taxonomy.intents):
+            value = getattr(intent, key).casefold() if key == "name" else intent.id
+            if value in seen:
+                yield ("intents", n, key), f"the {key} {value!r} is given to two intents"
+            seen.add(value)
+    if len(taxonomy.calibration) not in (0, 3):
+        yield ("calibration",), "calibration is three numbers, or left out"
+    yield from _mistakes_of_retired(taxonomy)
 
 
-_MEANING = ("definition", "area", "includes", "excludes")
+def _mistakes_of_retired(taxonomy: Taxonomy) -> Iterator[tuple[marked_yaml.Path, str]]:
+    into = {retired.id: retired.into for retired in taxonomy.retired}
+    seen: set[str] = set()
+    for n, retired in enumerate(taxonomy.retired):
+        if retired.id in taxonomy.intent_ids:
+            yield ("retired", n, "id"), f"the id {retired.id!r} is retired; give the intent a new one"
+        if retired.id in seen:
+            yield ("retired", n, "id"), f"the id {retired.id!r} is retired twice"
+        seen.add(retired.id)
+        for m, target in enumerate(retired.into):
+            place = ("retired", n, "into", m)
+            if target not in into and target not in taxonomy.intent_ids:
+                yield place, f"{target!r} is no intent and not retired; check the id"
+            elif _reaches(target, retired.id, into):
+                yield place, f"{retired.id!r} would take its own place, by way of {target!r}"
 
 
-def diff(old: Taxonomy, new: Taxonomy) -> Diff:
-    """Compare two taxonomies intent by intent (by id)."""
-    before = {intent.id: intent for intent in old.intents}
-    after = {intent.id: intent for intent in new.intents}
-    both = [(before[i], after[i]) for i in before if i in after]
-    return Diff(
-        added=tuple(intent for i, intent in after.items() if i not in before),
-        removed=tuple(intent for i, intent in before.items() if i not in after),
-        renamed=tuple((a, b) for a, b in both if a.name != b.name),
-        redefined=tuple((a, b) for a, b in both if any(getattr(a, f) != getattr(b, f) for f in _MEANING)),
-    )
+def _reaches(start: str, goal: str, into: dict[str, tuple[str, ...]]) -> bool:
+    todo, seen = [start], set()
+    while todo:
+        at = todo.pop()
+        if at == goal:
+            return True
+        if at not in seen:
+            seen.add(at)
+            todo.extend(into.get(at, ()))
+    return False
+
+
+def _digest(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _places(error: Any, data: Any) -> list[tuple[marked_yaml.Path, str]]:
+    """Where each mistake of a validation error stands, and what it is."""
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, _InconsistentError):
+        return cause.mistakes
+    return [(_place(error["loc"], data), _what(error["loc"], error))]
 
 
 def _place(loc: tuple[int | str, ...], data: Any) -> tuple[int | str, ...]:
@@ -266,10 +379,6 @@ def _place(loc: tuple[int | str, ...], data: Any) -> tuple[int | str, ...]:
         if isinstance(keywords, dict):
             return (*loc[:2], "keywords", list(keywords)[int(loc[3])])
     return loc
-
-
-def _shown(value: Any) -> str:
-    return "; ".join(value) if isinstance(value, tuple) else str(value or "none")
 
 
 def _what(loc: tuple[int | str, ...], error: Any) -> str:

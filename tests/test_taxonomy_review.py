@@ -1,0 +1,302 @@
+"""Review, approval and relabelling on a small workspace, through the command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+import pytest
+
+import factories
+from clickintent import Taxonomy, pipeline
+from clickintent.cli import main
+from clickintent.config import Config, load_config
+from clickintent.errors import ArtifactError, WorkspaceError
+from clickintent.taxonomy import novelty
+from clickintent.taxonomy.history import read
+from clickintent.taxonomy.novelty import Evidence, Proposal
+from clickintent.taxonomy.review import CommandError, Walk
+from test_taxonomy_contract import taxonomy
+from workspaces import workspace
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a draft and labels of the keyword namer."""
+    folder = tmp_path_factory.mktemp("review") / "w"
+    config = workspace(folder, factories.themed_sessions(200))
+    pipeline.draft_taxonomy(config)
+    pipeline.label(config)
+    return folder
+
+
+@pytest.fixture
+def config(labelled: Path, tmp_path: Path) -> Config:
+    shutil.copytree(labelled, tmp_path / "w")
+    (tmp_path / "w.toml").write_text((labelled.parent / "w.toml").read_text().replace(str(labelled), "w"))
+    return load_config(tmp_path / "w.toml")
+
+
+def toml(config: Config) -> str:
+    return str(config.workspace.with_suffix(".toml"))
+
+
+def current(config: Config) -> Taxonomy:
+    return Taxonomy.load(config.workspace / "taxonomy.yaml")
+
+
+def history(config: Config) -> list[tuple[str, str, str | None]]:
+    return [(d.by, d.action, d.intent) for d in read(config.workspace / "taxonomies" / "history.jsonl")]
+
+
+def run(*arguments: str, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == code
+
+
+def review(config: Config, *lines: str, code: int = 0) -> None:
+    path = config.workspace.parent / "commands.txt"
+    path.write_text("\n".join(lines))
+    run("taxonomy", "review", toml(config), "--by", "Kim", "--commands", str(path), code=code)
+
+
+def labels(config: Config) -> pa.Table:
+    return pq.read_table(config.workspace / "labels" / "teacher.parquet")
+
+
+def test_a_review_makes_one_version_and_says_who_decided(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = current(config)
+    first, second, third, *_ = before.intent_ids
+    review(
+        config,
+        "# comments are for people",
+        "approve",
+        "rename Something else -- clearer",
+        "skip",
+        f"merge {first} -- the same",
+        f"go {second}",
+        "approve",
+        "quit",
+        "reject",
+    )
+    after = current(config)
+    assert after.version == before.version + 1
+    assert Taxonomy.load(config.workspace / "taxonomies" / f"v{after.version}.yaml") == after
+    archived = Taxonomy.load(config.workspace / "taxonomies" / f"v{before.version}.yaml")
+    assert archived.digest == before.digest
+    assert archived.intent(first).is_approved
+    assert after.intent(second).name == "Something else"
+    assert after.intent(second).is_approved
+    assert after.successors(third) == (first,)
+    assert not after.intent(first).is_approved  # it was, before it was merged with another one
+    assert history(config) == [
+        ("the keyword namer", "draft", None),
+        ("Kim", "approve", first),
+        ("Kim", "rename", second),
+        ("Kim", "merge", third),
+        ("Kim", "approve", second),
+    ]
+    assert read(config.workspace / "taxonomies" / "history.jsonl")[3].why == "the same"
+    assert f"merged: {third}" in capsys.readouterr().out
+
+
+def test_a_wrong_line_stops_and_keeps_what_came_before(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    review(config, "rename One", "rename Two", "dance", "reject", code=1)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "commands.txt, line 3: 'dance' is none of" in told
+    assert current(config).intents[0].name == "Two"
+    assert current(config).version == 2
+    assert [action for _, action, _ in history(config)] == ["draft", "rename", "rename"]
+    review(config, "rename Three")
+    assert current(config).version == 3  # the review that was cut off made version 2
+    names = [Taxonomy.load(config.workspace / f"taxonomies/v{n}.yaml").intents[0].name for n in (2, 3)]
+    assert names == ["Two", "Three"]
+
+
+def test_ctrl_c_loses_nothing_that_was_decided(config: Config) -> None:
+    command = [sys.executable, "-m", "clickintent", "taxonomy", "review", toml(config), "--by", "Kim"]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=dict(os.environ), **pipes) as process:  # type: ignore[call-overload]
+        process.stdin.write("rename First\nreject\n")
+        process.stdin.flush()
+        heard = ""
+        while "reject" not in heard:
+            heard += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        heard += process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in heard
+    assert [d[1:] for d in history(config)][1:] == [("rename", "i01"), ("reject", "i01")]
+    assert current(config).retired[0].id == "i01"
+
+
+def test_approval_goes_into_file_version_and_history(config: Config) -> None:
+    run("taxonomy", "approve", toml(config), "--by", "Lee")
+    approved = current(config)
+    assert (approved.version, approved.approved_by, approved.is_approved) == (1, "Lee", True)
+    assert Taxonomy.load(config.workspace / "taxonomies" / "v1.yaml") == approved
+    assert history(config)[-1] == ("Lee", "approve", None)
+
+
+def test_a_file_edited_by_hand_is_a_version_before_it_is_used(config: Config) -> None:
+    path = config.workspace / "taxonomy.yaml"
+    before = current(config)
+    kept = before.model_copy(update={"intents": before.intents[1:]})
+    kept.save(path)
+    run("taxonomy", "approve", toml(config), "--by", "Lee")
+    after = current(config)
+    assert after.version == 2
+    assert [r.id for r in after.retired] == ["i01"]
+    assert [action for _, action, _ in history(config)] == ["draft", "edit", "approve"]
+    assert pipeline.draft_taxonomy(config.model_copy(update={"seed": 99}))["taxonomy"][
+        "kept"
+    ]  # a draft does not replace what people made
+    lines = (
+        path.read_text()
+        .replace("- id: i02", "- id: i01", 1)
+        .replace("retired:\n- id: i01", "retired:\n- id: i99")
+    )
+    path.write_text(lines)
+    with pytest.raises(ArtifactError, match="i01 was the id of"):
+        pipeline.label(config)
+
+
+def test_a_review_does_not_overwrite_somebody_elses_change(config: Config) -> None:
+    started = pipeline.review(config, "Kim")
+    pipeline.review(config, "Lee").follow("rename By Lee")
+    with pytest.raises(WorkspaceError, match="changed while it was being reviewed"):
+        started.follow("rename By Kim")
+    assert current(config).intents[0].name == "By Lee"
+
+
+def test_a_version_that_was_labelled_meanwhile_stays_as_it_was(config: Config) -> None:
+    started = pipeline.review(config, "Kim")
+    started.follow("rename First")
+    pipeline.label(config)  # a nightly run
+    second = Taxonomy.load(config.workspace / "taxonomies" / "v2.yaml")
+    started.follow("rename Second")
+    started.follow("reject")
+    assert started.finish().version == 3
+    assert Taxonomy.load(config.workspace / "taxonomies" / "v2.yaml") == second
+    assert current(config).retired[0].version == 3
+    assert pipeline.label(config)["labels"]["relabelled"]["kept"] > 0
+
+
+def test_the_walk_goes_by_what_is_open() -> None:
+    walk = Walk(taxonomy(3), "Kim")
+    for line in ("approve", "skip", "approve", ""):
+        walk.follow(line)
+    assert walk.here is None
+    with pytest.raises(CommandError, match="nothing left"):
+        walk.follow("approve")
+    walk.follow("back")
+    assert walk.here is walk.taxonomy.intents[2]
+    again = Walk(walk.taxonomy, "Kim")
+    assert again.queue == ["i02"]
+    again.follow("go i03")
+    assert again.here is again.taxonomy.intents[2]
+    again.follow("list")
+    assert "i02  Name 2" in again.said
+    again.follow("help")
+    assert "merge ID" in again.said
+    for line, message in (
+        ("go i44", "no intent or proposal"),
+        ("rename", "needs something"),
+        ("split A", "NAME: DEFINITION"),
+        ("accept", "does not go with"),
+        ("merge i77", "no intent 'i77'"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            again.follow(line)
+    assert again.taxonomy == walk.taxonomy
+    assert Walk(walk.taxonomy, "Kim", everything=True).queue == ["i01", "i02", "i03"]
+
+
+def proposal(id_: str, name: str) -> Proposal:
+    evidence = Evidence(
+        sessions=60, visitors=20, share=0.1, unsure_share=0.9, weeks={"2026-W10": 60}, growth=None
+    )
+    return Proposal(
+        id=id_,
+        name=name,
+        definition=f"About {name}.",
+        area="Loans",
+        includes=("a",),
+        keywords={"car": 1.0},
+        examples=("Car loans",),
+        evidence=evidence,
+    )
+
+
+def test_proposals_are_accepted_or_dismissed(config: Config) -> None:
+    path = config.workspace / "proposals.yaml"
+    novelty.save([proposal("p1", "Car loans"), proposal("p2", "Noise")], path)
+    assert novelty.load(path)[0] == proposal("p1", "Car loans")
+    review(config, "go p1", "accept Loans for cars", "dismiss -- a campaign", "approve")
+    now = current(config)
+    added = now.intents[-1]
+    assert added.id not in Taxonomy.load(config.workspace / "taxonomies" / "v1.yaml").intent_ids
+    assert (added.name, added.area, added.weighted_keywords()) == ("Loans for cars", "Loans", {"car": 1.0})
+    assert added.is_approved
+    assert novelty.load(path) == ()
+    assert [d[1:] for d in history(config)][1:] == [
+        ("accept", "p1"),
+        ("dismiss", "p2"),
+        ("approve", added.id),
+    ]
+    path.write_text("- id: p1\n  name: 3\n")
+    with pytest.raises(ArtifactError, match=r"line 2: name"):
+        novelty.load(path)
+
+
+def test_labels_follow_the_taxonomy(config: Config) -> None:
+    before = labels(config)
+    review(config, "rename Another name", "move Elsewhere")
+    counts = pipeline.label(config)["labels"]["relabelled"]
+    assert (counts["kept"], counts["asked"]) == (200, 0)
+    assert labels(config).equals(before)
+
+    review(config, "merge i02")
+    merged = pipeline.label(config)["labels"]
+    counts = merged["relabelled"]
+    with_first = len(
+        set(before.filter(pa.compute.equal(before["intent_id"], "i01"))["session_id"].to_pylist())
+    )
+    assert (counts["mapped"], counts["asked"]) == (with_first, 0)
+    assert counts["kept"] + counts["mapped"] == merged["sessions"] == 200
+    assert "i01" not in labels(config)["intent_id"].to_pylist()
+
+    old = labels(config)
+    touched = set(old.filter(pa.compute.equal(old["intent_id"], "i03"))["session_id"].to_pylist())
+    review(config, "go i03", "reject")
+    counts = pipeline.label(config)["labels"]["relabelled"]
+    assert counts["asked"] == counts["asked_touched"] == len(touched) > 0
+    kept = [row for row in old.to_pylist() if row["session_id"] not in touched]
+    assert [row for row in labels(config).to_pylist() if row["session_id"] not in touched] == kept
+
+    everything = pipeline.label(config, force=True)["labels"]["relabelled"]
+    assert everything == {"sessions": 200, "kept": 0, "mapped": 0, "asked": 200}
+    assert set(labels(config)["taxonomy_version"].to_pylist()) == {4}
+
+
+def test_another_setting_asks_everybody_again(config: Config) -> None:
+    review(config, "rename Another name")
+    other = config.model_copy(update={"labels": config.labels.model_copy(update={"min_confidence": 0.3})})
+    assert pipeline.label(other)["labels"]["relabelled"]["asked"] == 200
+
+
+def test_weights_add_up_to_the_sessions(config: Config) -> None:
+    annotated = pq.read_table(config.workspace / "labels" / "annotated.parquet")
+    assert sum(annotated["weight"].to_pylist()) == pytest.approx(200)
