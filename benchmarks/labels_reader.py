@@ -21,27 +21,42 @@ import pyarrow.parquet as pq
 from clickintent.simbank.intents import CAMPAIGNS, INTENTS
 from clickintent.simbank.latent import STAGES, Draw
 from clickintent.simbank.pages import PAGES
-from clickintent.simbank.site import BRAND, EARLY, ENTRY, HOME, LATE, LOGIN, Site, build_site
+from clickintent.simbank.site import (
+    BRAND,
+    DIRECT,
+    EARLY,
+    ENTRY,
+    HOME,
+    LATE,
+    LOGIN,
+    PAID_CHANNELS,
+    Site,
+    build_site,
+)
 
 IDS = tuple(intent.name for intent in INTENTS)
 _NOISE, _LINK, _NEXT_STEP = 0.08, 0.20, 0.75  # as in simbank.web
 _FIRST_FIRST = 0.7  # of sessions with two intents begin with the main one
 _DIRECT_HOME, _DIRECT_LOGIN, _LANDS = 0.5, 0.05, 0.93
+_OFTEN_NO_CAMPAIGN, _HAS_CAMPAIGN = 5, 0.65  # of display, social and affiliate links
 _SHARES = np.linspace(0.55, 0.9, 8)  # of the main intent in a session
 _FLOOR = 1e-9
 _SESSIONS = 4_000  # at a time
 
 
-def posterior(sessions: pa.Table, truth: Path, before_us: int) -> np.ndarray:
+def posterior(
+    sessions: pa.Table, truth: Path, before_us: int, *, sees_campaigns: bool = True
+) -> np.ndarray:
     """Probability that each of the 35 intents shows in each session, (n, 35) float32.
 
     Args:
+        sees_campaigns: as a language model does; without, it knows what the embedding is made of.
         truth: the simulator's truth; how frequent states are is counted in its sessions that start before
             ``before_us``, and nothing else is read from it.
     """
     site, states = build_site(), _states(truth, before_us)
     parts = [
-        _posterior(sessions.slice(at, _SESSIONS), site, states)
+        _posterior(sessions.slice(at, _SESSIONS), site, states, sees_campaigns)
         for at in range(0, sessions.num_rows, _SESSIONS)
     ]
     return np.concatenate(parts).astype(np.float32)
@@ -66,7 +81,8 @@ def _states(truth: Path, before_us: int) -> tuple[np.ndarray, np.ndarray, np.nda
 def probabilities(draw: Draw) -> np.ndarray:
     """The table behind a draw, (rows, k)."""
     cumulative = draw._flat.reshape(-1, draw._k) - np.arange(len(draw._flat) // draw._k)[:, None]
-    return np.diff(cumulative, axis=1, prepend=0.0)
+    found: np.ndarray = np.diff(cumulative, axis=1, prepend=0.0)
+    return found
 
 
 def _views(sessions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -81,18 +97,23 @@ def _views(sessions: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _posterior(
-    sessions: pa.Table, site: Site, states: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    sessions: pa.Table,
+    site: Site,
+    states: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    sees_campaigns: bool,
 ) -> np.ndarray:
     first, second, stage, prior = states
     n, k, stages = sessions.num_rows, len(IDS), len(STAGES)
     page, session = _views(sessions)
     length = np.bincount(session, minlength=n)
     index = np.arange(len(page)) - np.repeat(np.cumsum(length) - length, length)
-    each = _each_view(sessions, site, page, session, index, length)
+    each = _each_view(sessions, site, page, session, index, length, sees_campaigns)
     total = np.zeros((n, length.max(initial=0) + 1, k, stages))
     total[session, index + 1] = each
     total = np.cumsum(total, axis=1)
-    log = np.tile(prior, (n, 1)) + _origin(sessions, site)[:, first] + _searches(sessions, site)[:, first]
+    log = np.tile(prior, (n, 1)) + _searches(sessions, site)[:, first]
+    if sees_campaigns:
+        log += _origin(sessions, site)[:, first]
     rows = np.arange(n)
     other = np.where(second >= 0, second, first)
 
@@ -124,6 +145,7 @@ def _each_view(
     session: np.ndarray,
     index: np.ndarray,
     length: np.ndarray,
+    sees_campaigns: bool,
 ) -> np.ndarray:
     """Log-likelihood of every view, (views, intents, stages); 0 where it says nothing."""
     k, stages = len(IDS), len(STAGES)
@@ -145,13 +167,20 @@ def _each_view(
     step = np.where(before >= 0, site.next_step[came_from], -1)
     later = np.where((step >= 0)[:, None, None], (1 - _NEXT_STEP) * later, later)
     later[(step >= 0) & (step == page)] += _NEXT_STEP
-    landing, direct = _landings(sessions, site)
-    aimed = landing[session] >= 0
-    entry = np.where(aimed[:, None, None], (1 - _LANDS) * drawn, drawn)
-    entry[aimed & (landing[session] == page)] += _LANDS
-    entry = np.where(direct[session][:, None, None], (1 - _DIRECT_HOME - _DIRECT_LOGIN) * entry, entry)
-    entry[direct[session] & (page == HOME)] += _DIRECT_HOME
-    entry[direct[session] & (page == LOGIN)] += _DIRECT_LOGIN
+    if sees_campaigns:
+        landing, direct = (of[session] for of in _landings(sessions, site))
+        aimed = landing >= 0
+        entry = np.where(aimed[:, None, None], (1 - _LANDS) * drawn, drawn)
+        entry[aimed & (landing == page)] += _LANDS
+        entry = np.where(direct[:, None, None], (1 - _DIRECT_HOME - _DIRECT_LOGIN) * entry, entry)
+        entry[direct & (page == HOME)] += _DIRECT_HOME
+        entry[direct & (page == LOGIN)] += _DIRECT_LOGIN
+    else:
+        paid, direct, lands = _entries(site)
+        rest = 1 - _LANDS * paid - (_DIRECT_HOME + _DIRECT_LOGIN) * direct
+        entry = drawn * rest + _LANDS * paid * lands[:, known].T[:, :, None]
+        entry += np.where((page == HOME)[:, None, None], _DIRECT_HOME * direct, 0.0)
+        entry += np.where((page == LOGIN)[:, None, None], _DIRECT_LOGIN * direct, 0.0)
     log = np.log(np.maximum(np.where((index == 0)[:, None, None], entry, later), _FLOOR))
     says_nothing = (page < 0) | ((page == LOGIN) & (index == length[session] - 1) & _log_in(sessions)[session])
     log[says_nothing] = 0.0
@@ -171,6 +200,17 @@ def _landings(sessions: pa.Table, site: Site) -> tuple[np.ndarray, np.ndarray]:
     number = pc.fill_null(pc.index_in(sessions["campaign"], value_set=pa.array(CAMPAIGNS)), -1).to_numpy()
     direct = pc.fill_null(pc.equal(sessions["campaign"], "(direct)"), False).to_numpy()
     return np.where(number >= 0, site.landing[np.maximum(number, 0)], -1), direct
+
+
+def _entries(site: Site) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By stage how many come by an advertisement and how many directly, (stages,) each; and the page that
+    advertisements lead to, (intents, pages).
+    """
+    channel = probabilities(site.channel)
+    kept = np.array([1.0 if c < _OFTEN_NO_CAMPAIGN else _HAS_CAMPAIGN for c in PAID_CHANNELS])
+    lands = np.zeros((len(IDS), len(PAGES)))
+    np.add.at(lands.T, site.landing, probabilities(site.campaign).T)
+    return channel[:, list(PAID_CHANNELS)] @ kept, channel[:, DIRECT], lands
 
 
 def _origin(sessions: pa.Table, site: Site) -> np.ndarray:

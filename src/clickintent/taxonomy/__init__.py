@@ -11,7 +11,8 @@ from clickintent.config import Config
 from clickintent.errors import DataError, EmptyInputError
 from clickintent.taxonomy import keywords
 from clickintent.taxonomy.generate import generate
-from clickintent.taxonomy.label import Annotation, Plan, annotate, plan, soft_targets
+from clickintent.taxonomy.graph import IntentGraph, export_graph
+from clickintent.taxonomy.label import Annotation, Plan, annotate, answered_of, plan, soft_targets
 from clickintent.taxonomy.llm import LanguageModel, OpenAIModel
 from clickintent.taxonomy.narrate import narrate
 from clickintent.taxonomy.sample import cluster, stratified
@@ -22,15 +23,18 @@ __all__ = [
     "Annotation",
     "Diff",
     "Intent",
+    "IntentGraph",
     "IntentLabeler",
     "LanguageModel",
     "OpenAIModel",
     "Plan",
     "Taxonomy",
     "annotate",
+    "answered_of",
     "approve",
     "diff",
     "draft",
+    "export_graph",
     "narrate",
     "plan",
     "soft_targets",
