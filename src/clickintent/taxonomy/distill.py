@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BATCHES = 32  # an epoch, so that little data is not seen in two or three steps
 _BATCH = 32, 512  # least and most rows in one
 _WEIGHT_DECAY = 1e-4
-_DROPOUT = 0.1
+_DROPOUT = 0.2
 _WARM_UP = 0.05  # of the steps
 _HELD_OUT = 0.15, 4_000  # of the rows, at most so many: to choose by, and as many again to measure on
 _ENOUGH = 40  # rows from which on some can be held out
