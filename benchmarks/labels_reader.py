@@ -1,10 +1,10 @@
 """SimBank's ideal reader: what is the most that a session's pages say about its intents?
 
-A session of two pages that many intents share does not show which one it was; nobody who reads it can tell. This
-reader knows the simulator's own tables (``simbank.site``) and gives the posterior probability that each intent
-shows, from the pages in order, the search terms and the campaign (Bayes' rule, summed over the second intent,
-the stage, and when the session turns from one intent to the other). It approximates the generator where that
-redraws a repeated page or cuts a short visit, and does not look at dwell.
+A session of two pages that many intents share does not show which one it was; nobody who reads it can tell.
+This reader knows the simulator's own tables (``simbank.site``) and gives the posterior probability that
+each intent shows, from the pages in order, the search terms and the campaign (Bayes' rule, summed over the
+second intent, the stage, and when the session turns from one intent to the other). It approximates the
+generator where that redraws a repeated page or cuts a short visit, and does not look at dwell.
 
 It is a teacher for ``labels.py`` and a yardstick beside it: no model is given anything of it but its labels.
 """
@@ -44,9 +44,7 @@ _FLOOR = 1e-9
 _SESSIONS = 4_000  # at a time
 
 
-def posterior(
-    sessions: pa.Table, truth: Path, before_us: int, *, sees_campaigns: bool = True
-) -> np.ndarray:
+def posterior(sessions: pa.Table, truth: Path, before_us: int, *, sees_campaigns: bool = True) -> np.ndarray:
     """Probability that each of the 35 intents shows in each session, (n, 35) float32.
 
     Args:
@@ -182,7 +180,9 @@ def _each_view(
         entry += np.where((page == HOME)[:, None, None], _DIRECT_HOME * direct, 0.0)
         entry += np.where((page == LOGIN)[:, None, None], _DIRECT_LOGIN * direct, 0.0)
     log = np.log(np.maximum(np.where((index == 0)[:, None, None], entry, later), _FLOOR))
-    says_nothing = (page < 0) | ((page == LOGIN) & (index == length[session] - 1) & _log_in(sessions)[session])
+    says_nothing = (page < 0) | (
+        (page == LOGIN) & (index == length[session] - 1) & _log_in(sessions)[session]
+    )
     log[says_nothing] = 0.0
     return np.asarray(log)
 

@@ -123,7 +123,7 @@ def label(intent: str, evidence: str, confidence: float = 0.8) -> dict[str, Any]
 
 
 def answering(first: dict[str, list[Any]], second: dict[str, list[Any] | None]) -> Any:
-    """Answers by the first page of a session, at first and when evidence is asked for again; None: left out."""
+    """Answers by a session's first page, at first and when asked for evidence again; None: left out."""
 
     def answer(task: str, user: str) -> dict[str, Any]:
         assert task == "Labels"
@@ -185,9 +185,7 @@ def test_labels_without_support_are_asked_about_once_and_then_dropped(tmp_path: 
     assert labels["s000002", "i03"]["confidence"] == pytest.approx(0.6)
 
     states = dict(
-        zip(
-            annotation.states["session_id"].to_pylist(), annotation.states["state"].to_pylist(), strict=True
-        )
+        zip(annotation.states["session_id"].to_pylist(), annotation.states["state"].to_pylist(), strict=True)
     )
     assert states == {
         "s000001": "labelled",

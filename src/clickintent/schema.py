@@ -147,8 +147,8 @@ LABELS = pa.schema(
     ]
 )
 
-#: What became of a session that was to be labelled. Only with ``labelled`` and ``none_of_these`` is known what
-#: it shows: the other two say nothing about it.
+#: What became of a session that was to be labelled. Only with ``labelled`` and ``none_of_these`` is it known
+#: what it shows.
 LABEL_STATES = (
     "labelled",
     "none_of_these",  # answered: no intent of the taxonomy, or none of at least ``labels.min_confidence``

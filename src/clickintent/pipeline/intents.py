@@ -148,10 +148,8 @@ def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
     return workspace.stage("distill", work, made_from=made_from, outputs=outputs, force=force)
 
 
-def _labels(
-    student: IntentLabeler, stored: pa.Table, cutoff: float, always: bool, version: int
-) -> pa.Table:
-    """The student's labels: all of at least ``cutoff``, and the best intent of every session if ``always``."""
+def _labels(student: IntentLabeler, stored: pa.Table, cutoff: float, always: bool, version: int) -> pa.Table:
+    """The student's labels: all of at least ``cutoff``; if ``always``, the best one of every session, too."""
     confidences = student.predict_proba(embedding_matrix(stored))
     keep = confidences >= cutoff
     if always:

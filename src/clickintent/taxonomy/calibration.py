@@ -1,7 +1,7 @@
 """Whether a confidence means what it says, and how sure to be before a label is given.
 
-Temperature scaling, and the expected calibration error over bins: Guo et al. 2017. Bins hold equally many rows,
-because most confidences are near 0.
+Temperature scaling, and the expected calibration error over bins: Guo et al. 2017. Bins hold equally many
+rows, because most confidences are near 0.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def best_threshold(confidence: np.ndarray, present: np.ndarray, otherwise: float
 
 
 def cutoffs(confidence: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """For each of ``PRECISIONS``: the least confidence from which on labels are so often right, (101,) float32.
+    """For each of ``PRECISIONS``: the least confidence from which on labels are so often right, (101,).
 
     Infinite where they never are; never from fewer than 30 labels.
     """
@@ -99,7 +99,7 @@ def _last_of_tie(values: np.ndarray) -> np.ndarray:
 
 
 def summary(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    """``ece`` and ``reliability`` of the best intent of each session, ``ece_all`` of all pairs with an intent."""
+    """``ece`` and ``reliability`` of the best intent of each session, ``ece_all`` of all pairs."""
     table = reliability(*best_of_session(confidence, right))
     every = reliability(confidence.ravel(), right.ravel())
     return {"ece": calibration_error(table), "ece_all": calibration_error(every), "reliability": table}

@@ -223,12 +223,13 @@ def measure(
     """How a student's probabilities (n, k) agree with its teacher's confidences (n, k).
 
     Returns:
-        ``micro_f1_vs_teacher`` (the student's thresholded intents against the teacher's), ``kept`` (the same,
-        as the share of the teacher's agreement with itself, which is 1), ``top1_agreement`` (same best
-        intent), ``brier``, ``bce``; ``ece``, ``ece_all`` and ``reliability`` against the teacher's confidences
-        (``calibration.summary``); ``abstention``: for some precisions the cutoff, and with it the precision
-        against the teacher and the share of sessions that keep a label; ``intents``: per id ``precision``,
-        ``recall``, ``f1``, ``average_precision`` and ``support``. None where there is nothing to measure on.
+        ``micro_f1_vs_teacher`` (the student's thresholded intents against the teacher's), ``kept`` (the
+        same, as the share of the teacher's agreement with itself, which is 1), ``top1_agreement`` (same
+        best intent), ``brier``, ``bce``; ``ece``, ``ece_all`` and ``reliability`` against the teacher's
+        confidences (``calibration.summary``); ``abstention``: for some precisions the cutoff, and with it
+        the precision against the teacher and the share of sessions that keep a label; ``intents``: per id
+        ``precision``, ``recall``, ``f1``, ``average_precision`` and ``support``. None where there is
+        nothing to measure on.
     """
     names = ("micro_f1_vs_teacher", "kept", "top1_agreement", "brier", "bce", "ece", "ece_all")
     if len(targets) == 0:

@@ -1,8 +1,8 @@
 """Encoder and student as one ONNX graph: what goes into the encoder → embedding and intent probabilities.
 
-For hosts that serve labels from onnxruntime alone. The student's four operations are appended to the encoder's
-graph, so that both are computed in one call and the embedding is at hand, too. Writing needs the package
-``onnx``; running needs neither it nor torch.
+For hosts that serve labels from onnxruntime alone. The student's four operations are appended to the
+encoder's graph, so that both are computed in one call and the embedding is at hand, too. Writing needs the
+package ``onnx``; running needs neither it nor torch.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ _IDS, _THRESHOLD, _VERSION = "intent_ids", "threshold", "encoder_version"
 _OF_NOTHING = "of_a_session_without_events"
 
 _ABOUT = """
-intent_probability (B, k) float32: of the k intents in the metadata (intent_ids, one a line), calibrated. From the
+intent_probability (B, k) float32: of the k intents in the metadata (intent_ids, one a line), calibrated.
+From the
     threshold in the metadata on an intent counts as present.
 """
 
 
 def export_graph(encoder: SessionEncoder, student: IntentLabeler, path: Path | str) -> None:
-    """Write the graph to ``path``, atomically. Its inputs are those of ``encoder.onnx``; see its ``doc_string``.
+    """Write the graph to ``path``, atomically. Its inputs are those of ``encoder.onnx`` (see ``doc_string``).
 
     Raises:
         ArtifactError: if the encoder is not trained.
@@ -51,7 +52,8 @@ def export_graph(encoder: SessionEncoder, student: IntentLabeler, path: Path | s
     graph, make = proto.graph, onnx.helper.make_node
     named = {name: f"student.{name}" for name in arrays}
     graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.ascontiguousarray(value), named[name]) for name, value in arrays.items()
+        onnx.numpy_helper.from_array(np.ascontiguousarray(value), named[name])
+        for name, value in arrays.items()
     )
     hidden, out = ([named[f"{layer}.{part}"] for part in ("weight", "bias")] for layer in ("hidden", "out"))
     graph.node.extend(
@@ -107,11 +109,13 @@ class IntentGraph:
             self._of_nothing = np.array(json.loads(meta[_OF_NOTHING]), np.float32)
         except (OSError, KeyError, ValueError) as error:
             raise ArtifactError(
-                f"{path}: not a readable graph of encoder and student ({error}). Run 'clickintent distill' again."
+                f"{path}: not a readable graph of encoder and student ({error}). Run 'clickintent "
+                "distill' again."
             ) from error
         if made_of != encoder.version:
             raise ArtifactError(
-                f"{path} was made of encoder {made_of}, not {encoder.version}. Run 'clickintent distill' again."
+                f"{path} was made of encoder {made_of}, not {encoder.version}. Run 'clickintent distill' "
+                "again."
             )
         self._encoder = encoder
 

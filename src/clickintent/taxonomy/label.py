@@ -154,9 +154,9 @@ def annotate_with(model: LanguageModel, sessions: pa.Table, taxonomy: Taxonomy, 
     """Label sessions with a language model, in minibatches and threads.
 
     Sessions that an answer leaves out, and all of an unusable answer, are asked once more in smaller
-    minibatches; what then has no valid answer is unanswered. Sessions with a label whose evidence is in none of
-    their events are shown once again, with the labels in question; one that is not supported then either is
-    dropped and counted.
+    minibatches; what then has no valid answer is unanswered. Sessions with a label whose evidence is in
+    none of their events are shown once again, with the labels in question; one that is not supported then
+    either is dropped and counted.
     """
     told = list(narratives(sessions))
     distinct = {narrative.text: narrative for narrative in told}

@@ -24,7 +24,7 @@ _HEAD, _TAIL = 12, 18  # steps shown of a very long session: how it began and ho
 
 @dataclass(frozen=True)
 class Narrative:
-    """A session in words: the line that is shown, where it came from, and each of its events as in the line."""
+    """A session in words: the line that is shown, where it came from, and its events one by one."""
 
     text: str
     origin: str

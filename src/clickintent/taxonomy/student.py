@@ -32,9 +32,9 @@ class IntentLabeler:
     """Embedding (n, dim) → probability of every intent (n, k).
 
     Attributes:
-        intent_ids: the intents, in the order of the columns.
-        threshold: from there on an intent counts as present. Chosen for the best micro F1 on held-out sessions.
-        metrics: agreement with the teacher on sessions used for nothing else; see ``distill.train``.
+        intent_ids: the intents, in the order of the columns. threshold: from there on an intent counts as
+        present. Chosen for the best micro F1 on held-out sessions. metrics: agreement with the teacher on
+        sessions used for nothing else; see ``distill.train``.
 
     Probabilities are calibrated on held-out sessions of those that it was fitted on (temperature scaling), so
     that of the labels of about 0.8 about 80 % are right, as the teacher sees it.
@@ -98,7 +98,8 @@ class IntentLabeler:
         """The least probability from which on labels were right so often, on held-out sessions.
 
         "Right" is what the teacher says. Labels below it are better not given, and a session without any is
-        left without. Infinite if no probability is high enough, or too few sessions could be held out to tell.
+        left without. Infinite if no probability is high enough, or too few sessions could be held out to
+        tell.
 
         Args:
             precision: from 0 to 1, taken up to full per cents.
@@ -110,7 +111,7 @@ class IntentLabeler:
 
     @property
     def arrays(self) -> Arrays:
-        """The weights: ``hidden.weight`` (hidden, dim), ``hidden.bias``, ``out.weight`` (k, hidden), ``out.bias``.
+        """The weights: ``hidden.weight`` (hidden, dim), ``out.weight`` (k, hidden), and a bias each.
 
         Raises:
             DataError: if it has not been trained.

@@ -1,9 +1,10 @@
 """Which events of a session support a label: a model's quote, found again among the steps that it was shown.
 
-Models copy with small changes: another case, a plural, the dwell beside the title, two steps in one quote. So a
-quote is taken apart at arrows, semicolons and line breaks, and each part must be found: word for word inside a
-step, or in a step that shares most of its letters in threes (Dice coefficient of character trigrams, which
-forgives slips but no other words). A part found nowhere means that the label has no support.
+Models copy with small changes: another case, a plural, the dwell beside the title, two steps in one quote.
+So a quote is taken apart at arrows, semicolons and line breaks, and each part must be found: word for word
+inside a step, or in a step that shares most of its letters in threes (Dice coefficient of character
+trigrams, which forgives slips but no other words). A part found nowhere means that the label has no
+support.
 """
 
 from __future__ import annotations
