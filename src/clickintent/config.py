@@ -172,9 +172,8 @@ class StudentConfig(_Frozen):
     hidden: Annotated[int, Field(ge=4)] = 256
     epochs: Annotated[int, Field(ge=1)] = 40
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3  # the highest
-    learning_curve: bool = (
-        True  # also train on an eighth, a quarter and half of the labels, to see what more buy
-    )
+    #: Also train on an eighth, a quarter and half of the labels, to see what more of them would buy.
+    learning_curve: bool = True
 
 
 class InSessionConversion(_Frozen):

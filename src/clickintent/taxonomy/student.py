@@ -32,9 +32,9 @@ class IntentLabeler:
     """Embedding (n, dim) → probability of every intent (n, k).
 
     Attributes:
-        intent_ids: the intents, in the order of the columns. threshold: from there on an intent counts as
-        present. Chosen for the best micro F1 on held-out sessions. metrics: agreement with the teacher on
-        sessions used for nothing else; see ``distill.train``.
+        intent_ids: the intents, in the order of the columns.
+        threshold: from there on an intent counts as present; chosen for the best micro F1.
+        metrics: agreement with the teacher on sessions used for nothing else; see ``distill.train``.
 
     Probabilities are calibrated on held-out sessions of those that it was fitted on (temperature scaling), so
     that of the labels of about 0.8 about 80 % are right, as the teacher sees it.
