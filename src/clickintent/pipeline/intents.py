@@ -132,8 +132,10 @@ def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
             export_graph(load_encoder(workspace, "distill"), student, folder / "intents.onnx")
 
         stored = pq.read_table(needed(workspace, "embeddings", "distill", "embed"))
-        cutoff = max(config.labels.min_confidence, student.cutoff(config.labels.min_precision))
-        found = _labels(student, stored, cutoff, config.labels.min_precision == 0.0, drafted.version)
+        wanted, cutoff = config.labels.min_precision, config.labels.min_confidence
+        if wanted:
+            cutoff = max(cutoff, student.cutoff(wanted))
+        found = _labels(student, stored, cutoff, not wanted, drafted.version)
         write_table(found, workspace.path("labels/student.parquet"))
         counts = {
             "sessions": stored.num_rows,
