@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import clickintent
-from clickintent import Config, load_config
-from clickintent.config import SimBankConfig
+from clickintent import Config, load_config, schema
+from clickintent.config import LabelsConfig, SimBankConfig
+from clickintent.taxonomy import IntentGraph
 from llm_server import LlmServer
 
 CLI = [sys.executable, "-m", "clickintent"]
@@ -125,6 +127,34 @@ def test_a_second_run_does_nothing_and_force_does_it_again(bank: Path, finished:
     assert (finished / "embeddings").stat().st_mtime_ns > before[
         finished / "embeddings" / "part-00000.parquet"
     ]
+
+
+def test_labels_that_are_not_sure_enough_are_not_given(bank: Path, finished: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "choosy"
+    shutil.copytree(finished, workspace)
+    config = config_in(bank, workspace).model_copy(update={"labels": LabelsConfig(min_precision=0.9)})
+    clickintent.label(config)
+    student = clickintent.distill(config)["student"]
+    clickintent.write_report(config)
+    labels = pq.read_table(workspace / "labels" / "student.parquet")
+    labelled = len(labels["session_id"].unique())
+    assert labelled == student["sessions_labelled"] < student["sessions"]
+    assert labels.num_rows == student["labels"]
+    if labels.num_rows:
+        assert min(labels["confidence"].to_pylist()) >= student["cutoff"]
+    states = pq.read_table(workspace / "labels" / "annotated.parquet")
+    assert states.schema.equals(schema.ANNOTATED)
+    assert states.num_rows == json.loads((workspace / "metrics.json").read_text())["labels"]["sessions"]
+
+
+def test_one_graph_beside_the_student(finished: Path) -> None:
+    encoder = clickintent.SessionEncoder.load(finished / "encoder")
+    graph = IntentGraph(finished / "student" / "intents.onnx", encoder)
+    sessions = pq.read_table(finished / "sessions").slice(0, 200)
+    embedded, found = graph.label(sessions)
+    student = clickintent.IntentLabeler.load(finished / "student")
+    np.testing.assert_allclose(embedded, encoder.embed(sessions), atol=1e-5)
+    np.testing.assert_allclose(found, student.predict_proba(embedded), atol=1e-5)
 
 
 def results(workspace: Path) -> dict[str, Any]:

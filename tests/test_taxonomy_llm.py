@@ -223,15 +223,15 @@ def test_unknown_references_are_dropped_and_counted(tmp_path: Path) -> None:
     assert "Unfounded" not in {intent.name for intent in taxonomy.intents}
     assert rounds[:2] == [distinct, 1]  # the session with no valid label was asked once more
     dropped = annotation.metrics["dropped"]
-    assert dropped["unknown_intents"] == 2
+    assert dropped["unknown_intents"] == 3  # once more when the evidence that is nowhere was asked about
     assert dropped["unknown_sessions"] == 1
     assert dropped["confidences_out_of_range"] == 1
-    assert dropped["evidence_not_in_session"] == 1
+    assert annotation.metrics["correction"]["dropped"] == 1
+    assert annotation.metrics["unsupported"] >= 1
     assert set(annotation.labels["intent_id"].to_pylist()) <= set(some_taxonomy().intent_ids)
-    assert None in annotation.labels["evidence"].to_pylist()
     # it stays without an answer, and that is told
     lost = set(sessions["session_id"].to_pylist()) - set(annotation.answered)
-    assert len(lost) == annotation.metrics["unanswered"] >= 1
+    assert len(lost) == annotation.metrics["unanswered"] + annotation.metrics["unsupported"] >= 2
     assert lost.isdisjoint(annotation.labels["session_id"].to_pylist())
 
 

@@ -132,6 +132,7 @@ FILES = pa.schema(
     ]
 )
 
+#: One row per session and intent.
 LABELS = pa.schema(
     [
         _required("session_id", pa.string()),
@@ -139,7 +140,27 @@ LABELS = pa.schema(
         _required("confidence", pa.float32()),
         _required("source", pa.string()),  # llm | keywords | student | human
         _required("taxonomy_version", pa.int64()),
-        pa.field("evidence", pa.string()),
+        pa.field("evidence", pa.string()),  # in the session's own words, redacted
+        #: Places of the events that support the label, from 0, ascending. Empty: where the session came from
+        #: does (its referrer or campaign). Null: nobody said, as of a student's labels.
+        pa.field("supporting_events", pa.list_(pa.int64())),
+    ]
+)
+
+#: What became of a session that was to be labelled. Only with ``labelled`` and ``none_of_these`` is it known
+#: what it shows.
+LABEL_STATES = (
+    "labelled",
+    "none_of_these",  # answered: no intent of the taxonomy, or none of at least ``labels.min_confidence``
+    "unsupported",  # answered, twice, with intents for which the session holds no evidence
+    "unanswered",
+)
+
+#: One row per session that was to be labelled.
+ANNOTATED = pa.schema(
+    [
+        _required("session_id", pa.string()),
+        _required("state", pa.string()),  # one of LABEL_STATES
     ]
 )
 

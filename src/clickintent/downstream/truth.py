@@ -47,8 +47,8 @@ def conversion_oracle(folder: Path, sessions: pa.Table) -> Oracle:
     return Oracle(classes, np.where(fits[:, None], true[at], np.nan))
 
 
-def main_intents(folder: Path, sessions: pa.Table) -> pa.Array:
-    """The intent that each session was mostly about, (n,) strings; null where the truth is not known.
+def shown_intents(folder: Path, sessions: pa.Table) -> pa.Array:
+    """All intents that show in each session, the main one first: (n,) lists of strings, null where unknown.
 
     Raises:
         DataError: if the folder does not hold the truth.
@@ -57,8 +57,16 @@ def main_intents(folder: Path, sessions: pa.Table) -> pa.Array:
     truth = truth.filter(pc.greater(pc.list_value_length(truth["intents"]), 0))  # bots have none
     truth = truth.sort_by([("user_pseudo_id", "ascending"), ("start_us", "ascending")])
     at, fits = _matched(truth, sessions)
-    main = pc.list_element(truth["intents"], 0).combine_chunks()
-    return main.take(pa.array(at, mask=~fits))
+    return truth["intents"].combine_chunks().take(pa.array(at, mask=~fits))
+
+
+def main_intents(folder: Path, sessions: pa.Table) -> pa.Array:
+    """The intent that each session was mostly about, (n,) strings; null where the truth is not known.
+
+    Raises:
+        DataError: if the folder does not hold the truth.
+    """
+    return pc.list_element(shown_intents(folder, sessions), 0)
 
 
 def _matched(truth: pa.Table, sessions: pa.Table) -> tuple[np.ndarray, np.ndarray]:

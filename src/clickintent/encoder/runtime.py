@@ -46,6 +46,26 @@ def _asked() -> int:
     return max(int(asked), 1) if asked.isdecimal() else 0
 
 
+def open_session(onnx: bytes, where: str) -> onnxruntime.InferenceSession:
+    """onnxruntime with the encoder's graph, or one that goes on from it.
+
+    Raises:
+        ArtifactError: if ``onnx`` is no such model; names ``where``.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # see cpu_threads
+    options.enable_mem_pattern = False  # it remembers a plan for each shape, and gains nothing here
+    try:
+        return onnxruntime.InferenceSession(
+            onnx, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
+        )
+    except Exception as error:  # onnxruntime has an exception class per kind of damage
+        raise ArtifactError(
+            f"{where}: not a model that onnxruntime can read. Save the encoder anew. ({error})"
+        ) from error
+
+
 class OnnxEncoder:
     """A saved session encoder, ready to embed. Several threads may use one."""
 
@@ -55,18 +75,7 @@ class OnnxEncoder:
             ArtifactError: if ``onnx`` is no such model; names ``where``.
         """
         self._space, self._text, self.dim = space, text, dim
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1  # see cpu_threads
-        options.enable_mem_pattern = False  # it remembers a plan for each shape, and gains nothing here
-        try:
-            self._session = onnxruntime.InferenceSession(
-                onnx, options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOW_FUSIONS
-            )
-        except Exception as error:  # onnxruntime has an exception class per kind of damage
-            raise ArtifactError(
-                f"{where}: not a model that onnxruntime can read. Save the encoder anew. ({error})"
-            ) from error
+        self._session = open_session(onnx, where)
 
     def embed(self, flat: FlatEvents) -> Floats:
         """(n, dim) float32, in the order of the sessions; a session without events is the zero vector."""

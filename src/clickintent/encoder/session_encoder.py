@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from clickintent.config import EncoderConfig
 from clickintent.encoder import files, storage
 from clickintent.encoder.alignment import apply_alignment, compose, explained, fit_alignment, rows_needed
 from clickintent.encoder.distributed import team
-from clickintent.encoder.features import Floats, flatten
+from clickintent.encoder.features import Floats, Inputs, Ints, flatten
 from clickintent.encoder.runtime import OnnxEncoder, cpu_workers
 from clickintent.encoder.source import Sessions, open_source
 from clickintent.errors import ArtifactError, DataError, require
@@ -167,6 +167,26 @@ class SessionEncoder:
         pieces = (sessions.slice(at, files.ROWS) for at in range(0, max(sessions.num_rows, 1), files.ROWS))
         some = 1 if sessions.num_rows <= files.ROWS else workers or cpu_workers()
         return np.concatenate(list(files.in_order(embed, pieces, some)))
+
+    @property
+    def onnx(self) -> bytes:
+        """The session model as it computes, a serialized ONNX graph; its ``doc_string`` says what goes in.
+
+        Raises:
+            ArtifactError: if the encoder is neither fitted nor loaded.
+        """
+        saved = self._artifact()
+        return saved.onnx if self._precision == "float32" or saved.int8 is None else saved.int8
+
+    def graph_inputs(self, sessions: pa.Table) -> Iterator[tuple[Ints, Inputs]]:
+        """What ``onnx`` is given, call by call: the rows that a call is of, and its inputs by name.
+
+        Sessions of like length are together; those without events are in none of the calls.
+
+        Raises:
+            ArtifactError, MissingColumnsError, DataError: as :meth:`embed`.
+        """
+        yield from self._ready().calls(flatten(sessions, last=self.config.max_events))
 
     def embed_one(self, events: Sequence[Mapping[str, Any]]) -> Floats:
         """(dim,) float32 of one session: what ``embed`` gives, without a table, in a fraction of the time.

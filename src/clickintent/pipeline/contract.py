@@ -9,6 +9,7 @@ intents it means.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clickintent import schema
 from clickintent.config import Config
 from clickintent.errors import WorkspaceError
 from clickintent.pipeline.inputs import embeddings_of, needed
 from clickintent.progress import say
-from clickintent.taxonomy import Annotation, Taxonomy, annotate, diff, narrate
+from clickintent.taxonomy import Annotation, Taxonomy, annotate, annotation_of, answered_of, diff, narrate
 from clickintent.taxonomy.edit import settle
 from clickintent.taxonomy.history import Decision, append, decided, read
 from clickintent.taxonomy.relabel import Carried, Change, carry, joined, near_examples
@@ -117,25 +119,26 @@ def labelled(
         found = annotate(sessions, taxonomy, config, cache)
         n = sessions.num_rows
         everything = {"sessions": n, "kept": 0, "mapped": 0, "asked": n}
-        return Annotation(found.labels, found.answered, {**found.metrics, "relabelled": everything})
+        return replace(found, metrics={**found.metrics, "relabelled": everything})
     counts = carried.counts
     say(
         f"  {counts['kept']:,} sessions keep their labels, {counts['mapped']:,} are mapped, "
         f"{counts['asked']:,} are asked again"
     )
     ids = sessions["session_id"].combine_chunks()
-    parts, metrics = [carried.labels], {"source": _source(config)}
-    told = set(ids.filter(pa.array(~carried.ask)).to_pylist())
     if carried.ask.any():
-        found = annotate(sessions.filter(pa.array(carried.ask)), taxonomy, config, cache)
-        parts.append(found.labels)
-        metrics = found.metrics
-        told |= set(found.answered)
-    table = joined(parts, ids)
-    in_order = [id_ for id_ in ids.to_pylist() if id_ in told]
-    return Annotation(
-        table, in_order, {**metrics, **_counted(table, len(in_order), len(ids)), "relabelled": counts}
+        asked = annotate(sessions.filter(pa.array(carried.ask)), taxonomy, config, cache)
+    else:  # without the key that a model would need
+        source = "keywords" if config.llm.backend == "keywords" else "llm"
+        asked = annotation_of(schema.LABELS.empty_table(), [], [], source, {})
+    states = dict(zip(*(asked.states[name].to_pylist() for name in ("session_id", "state")), strict=True))
+    every = ids.to_pylist()
+    table = joined([carried.labels, asked.labels], ids)
+    together = annotation_of(
+        table, every, [states.get(id_, "none_of_these") for id_ in every], asked.metrics["source"], {}
     )
+    metrics = {**asked.metrics, **together.metrics, "relabelled": counts}
+    return replace(together, metrics=metrics)
 
 
 def carried_over(
@@ -160,7 +163,8 @@ def carried_over(
 def annotated_table(
     everything: pa.Table, sessions: pa.Table, annotation: Annotation, made_from: str, version: int
 ) -> pa.Table:
-    """The sessions that were answered, and how many sessions each of them stands for.
+    """``annotation.states`` with a column ``weight``: how many sessions each one that was answered stands
+    for; 0 for the others.
 
     A sample takes more of the sessions whose owner is known, so each of the two kinds has its weight:
     sessions of the kind over those answered (Horvitz–Thompson, after the fact). Weights sum to the number
@@ -168,18 +172,18 @@ def annotated_table(
 
     Args:
         everything: all that could have been asked about.
-        sessions: those that were.
+        sessions: those that were, in the order of the states.
     """
-    answered = pa.array(annotation.answered, pa.string())
-    rows = pc.index_in(answered, value_set=sessions["session_id"].combine_chunks())
-    linked = sessions["account_id"].is_valid().to_numpy()[rows.to_numpy()]
+    states = annotation.states
+    answered = pc.is_in(states["session_id"], value_set=answered_of(states)).to_numpy()
+    linked = sessions["account_id"].is_valid().to_numpy()
     all_linked = everything["account_id"].is_valid().to_numpy()
-    weights = np.zeros(len(answered))
+    weights = np.zeros(states.num_rows)
     for kind in (True, False):
-        mine = linked == kind
+        mine = answered & (linked == kind)
         if mine.any():
             weights[mine] = (all_linked == kind).sum() / mine.sum()
-    table = pa.table({"session_id": answered, "weight": weights})
+    table = states.append_column("weight", pa.array(weights))
     return table.replace_schema_metadata({_MADE_FROM: made_from, _VERSION: str(version)})
 
 
@@ -191,7 +195,7 @@ def labels_version(workspace: Workspace) -> int | None:
 
 
 def with_labels(workspace: Workspace, needed_by: str) -> tuple[Taxonomy, pa.Table, pa.Table]:
-    """The present taxonomy, the labels under it, and the sessions that they speak of, with their weights.
+    """The present taxonomy, the labels under it, and the sessions that were answered, with their weights.
 
     Raises:
         WorkspaceError: if there are none yet.
@@ -206,7 +210,8 @@ def with_labels(workspace: Workspace, needed_by: str) -> tuple[Taxonomy, pa.Tabl
         pq.read_table(needed(workspace, f"labels/{name}.parquet", needed_by, "label"))
         for name in ("teacher", "annotated")
     )
-    return taxonomy, labels, annotated
+    answered = pc.is_in(annotated["session_id"], value_set=answered_of(annotated))
+    return taxonomy, labels, annotated.filter(answered)
 
 
 def _labels_to_keep(workspace: Workspace, made_from: str) -> tuple[pa.Table, pa.Array, Taxonomy] | None:
@@ -217,28 +222,8 @@ def _labels_to_keep(workspace: Workspace, made_from: str) -> tuple[pa.Table, pa.
         return None
     if (pq.read_schema(annotated).metadata or {}).get(_MADE_FROM) != made_from.encode():
         return None
-    answered = pq.read_table(annotated)["session_id"].combine_chunks()
+    answered = answered_of(pq.read_table(annotated))
     return pq.read_table(labels), answered, Taxonomy.load(archived(workspace, version))
-
-
-def _source(config: Config) -> str:
-    return "keywords" if config.llm.backend == "keywords" else "llm"
-
-
-def _counted(table: pa.Table, answered: int, n: int) -> dict[str, object]:
-    """The counts of ``annotate``, of all labels together."""
-    labelled = len(table["session_id"].unique())
-    confidence = table["confidence"].to_numpy()
-    return {
-        "sessions": n,
-        "answered": answered,
-        "unanswered": n - answered,
-        "labelled": labelled,
-        "none_of_these": answered - labelled,
-        "labels": table.num_rows,
-        "labels_per_labelled_session": round(table.num_rows / labelled, 3) if labelled else 0.0,
-        "mean_confidence": float(confidence.mean()) if len(confidence) else None,
-    }
 
 
 def unchanged(workspace: Workspace, seen: Taxonomy) -> None:

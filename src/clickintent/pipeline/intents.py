@@ -16,6 +16,7 @@ from clickintent.pipeline.inputs import (
     before_outcome,
     embedding_matrix,
     embeddings_of,
+    load_encoder,
     model_sessions,
     needed,
     past,
@@ -27,12 +28,15 @@ from clickintent.taxonomy import (
     IntentLabeler,
     Plan,
     Taxonomy,
+    answered_of,
     draft,
+    export_graph,
     plan,
     plan_draft,
     soft_targets,
     to_draft_from,
 )
+from clickintent.taxonomy.distill import learning_curve
 from clickintent.taxonomy.edit import succeed
 from clickintent.taxonomy.prompts import hashed
 from clickintent.workspace import Metrics, Workspace, atomically, fingerprint, write_table
@@ -125,31 +129,47 @@ def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
         ids = [intent.id for intent in drafted.intents]
         everything = model_sessions(workspace, config, "distill")
         at = split_at(everything, config)
-        sessions = rows_of(before_outcome(everything, config), annotated["session_id"].combine_chunks())
+        sessions = rows_of(before_outcome(everything, config), answered_of(annotated))
         embeddings = embeddings_of(workspace, config, sessions, "distill")
         targets = soft_targets(labels, sessions["session_id"].to_pylist(), ids)
         is_past = pc.less(sessions["end"], at).to_numpy()
         if not is_past.any():
             raise EmptyInputError("distill: no annotated session ends before the split.")
+        embeddings, targets = embeddings[is_past], targets[is_past]
         student = IntentLabeler(config.student, seed=config.seed)
-        student.fit(embeddings[is_past], targets[is_past], ids)
-        student.save(workspace.path("student"))
+        student.fit(embeddings, targets, ids)
+        curve = []
+        if config.student.learning_curve:
+            curve = learning_curve(embeddings, targets, config.student, config.seed)
+        with atomically(workspace.path("student")) as folder:
+            student.save(folder)
+            export_graph(load_encoder(workspace, "distill"), student, folder / "intents.onnx")
 
         stored = pq.read_table(needed(workspace, "embeddings", "distill", "embed"))
-        found = _labels(student, stored, config.labels.min_confidence, drafted.version)
+        wanted, cutoff = config.labels.min_precision, config.labels.min_confidence
+        if wanted:
+            cutoff = max(cutoff, student.cutoff(wanted))
+        found = _labels(student, stored, cutoff, not wanted, drafted.version)
         write_table(found, workspace.path("labels/student.parquet"))
-        return {"student": {**student.metrics, "labels": found.num_rows}}
+        counts = {
+            "sessions": stored.num_rows,
+            "sessions_labelled": len(found["session_id"].unique()),
+            "labels": found.num_rows,
+            "cutoff": cutoff if np.isfinite(cutoff) else None,
+        }
+        return {"student": {**student.metrics, "learning_curve": curve, **counts}}
 
     made_from = [__version__, config.student, config.seed, config.labels, workspace.record("label")]
     outputs = ["student", "labels/student.parquet"]
     return workspace.stage("distill", work, made_from=made_from, outputs=outputs, force=force)
 
 
-def _labels(student: IntentLabeler, stored: pa.Table, min_confidence: float, version: int) -> pa.Table:
-    """The student's labels: the best intent of every session, and all that it is sure enough of."""
+def _labels(student: IntentLabeler, stored: pa.Table, cutoff: float, always: bool, version: int) -> pa.Table:
+    """The student's labels: all of at least ``cutoff``; if ``always``, the best one of every session, too."""
     confidences = student.predict_proba(embedding_matrix(stored))
-    keep = confidences >= min_confidence
-    keep[np.arange(len(keep)), confidences.argmax(axis=1)] = True
+    keep = confidences >= cutoff
+    if always:
+        keep[np.arange(len(keep)), confidences.argmax(axis=1)] = True
     session, intent = np.nonzero(keep)
     n = len(session)
     return pa.table(
@@ -160,6 +180,7 @@ def _labels(student: IntentLabeler, stored: pa.Table, min_confidence: float, ver
             pa.array(np.full(n, "student", dtype=object), pa.string()),
             pa.array(np.full(n, version), pa.int64()),
             pa.nulls(n, pa.string()),
+            pa.nulls(n, pa.list_(pa.int64())),
         ],
         schema=schema.LABELS,
     )

@@ -32,7 +32,7 @@ from clickintent.errors import DataError, EmptyInputError
 from clickintent.events.coding import pseudonyms
 from clickintent.events.prefix import events_before
 from clickintent.pipeline.inputs import embeddings_of, load_encoder, needed
-from clickintent.taxonomy import IntentLabeler, Taxonomy, soft_targets
+from clickintent.taxonomy import IntentLabeler, Taxonomy, answered_of, soft_targets
 from clickintent.workspace import Metrics, Workspace
 
 
@@ -166,7 +166,7 @@ def _teacher_labels(workspace: Workspace, sessions: pa.Table) -> np.ndarray:
     found = soft_targets(
         labels, sessions["session_id"].to_pylist(), [intent.id for intent in taxonomy.intents]
     ).astype(np.float32)
-    asked = pc.is_in(sessions["session_id"], value_set=annotated["session_id"].combine_chunks()).to_numpy()
+    asked = pc.is_in(sessions["session_id"], value_set=answered_of(annotated)).to_numpy()
     found[~asked] = np.nan
     return found
 

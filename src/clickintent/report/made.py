@@ -63,6 +63,7 @@ def _labels(taxonomy: Mapping[str, Any], labels: Mapping[str, Any]) -> Facts:
         ("Sessions annotated", _number(labels, "sessions")),
         ("Fitting no intent", _number(labels, "none_of_these")),
         ("Without an answer", _number(labels, "unanswered")),
+        ("With no supported intent", _number(labels, "unsupported")),
         ("Labels a session", _number(labels, "labels_per_labelled_session", form=lambda v: f"{v:.1f}")),
         ("Language model calls", _number(model, "calls")),
         ("Cost of the calls", f"{model['cost']:,.2f}" if model.get("cost") else ""),
@@ -76,6 +77,8 @@ def _student(student: Mapping[str, Any]) -> Facts:
         ("Micro F1 against the teacher", _number(student, "micro_f1_vs_teacher", form=score)),
         ("Same first intent", _number(student, "top1_agreement", form=percent)),
         ("Brier score", _number(student, "brier", form=lambda v: score(v, 4))),
+        ("Calibration error of the first intent", _number(student, "ece", form=score)),
+        ("Sessions with a label", _number(student, "sessions_labelled")),
         ("Labels given", _number(student, "labels")),
     ]
 

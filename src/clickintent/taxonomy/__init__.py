@@ -14,7 +14,8 @@ from clickintent.taxonomy.answers import estimate_tokens
 from clickintent.taxonomy.backends import open_model
 from clickintent.taxonomy.diff import Diff, diff
 from clickintent.taxonomy.generate import generate
-from clickintent.taxonomy.label import Annotation, annotate, soft_targets
+from clickintent.taxonomy.graph import IntentGraph, export_graph
+from clickintent.taxonomy.label import Annotation, annotate, annotation_of, answered_of, soft_targets
 from clickintent.taxonomy.llm import LanguageModel
 from clickintent.taxonomy.narrate import narrate
 from clickintent.taxonomy.openai_model import OpenAIModel
@@ -27,15 +28,19 @@ __all__ = [
     "Annotation",
     "Diff",
     "Intent",
+    "IntentGraph",
     "IntentLabeler",
     "LanguageModel",
     "OpenAIModel",
     "Plan",
     "Taxonomy",
     "annotate",
+    "annotation_of",
+    "answered_of",
     "approve",
     "diff",
     "draft",
+    "export_graph",
     "narrate",
     "plan",
     "plan_draft",

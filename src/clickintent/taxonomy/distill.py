@@ -2,84 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.metrics import average_precision_score
 
 from clickintent.config import StudentConfig
 from clickintent.errors import require
 from clickintent.progress import progress
-from clickintent.taxonomy.student import Arrays, forward
+from clickintent.taxonomy import calibration
+from clickintent.taxonomy.student import Arrays, forward, logits
 
 if TYPE_CHECKING:
     import torch
 
 _BATCHES = 32  # an epoch, so that little data is not seen in two or three steps
-_BATCH = 32, 1024  # least and most rows in one
+_BATCH = 32, 512  # least and most rows in one
 _WEIGHT_DECAY = 1e-4
-_DROPOUT = 0.1
-_PATIENCE = 6  # epochs without a better held-out loss
-_HELD_OUT = 0.15  # of the rows to stop and to choose thresholds by, and as many again to measure on
+_DROPOUT = 0.2
+_WARM_UP = 0.05  # of the steps
+_HELD_OUT = 0.15, 4_000  # of the rows, at most so many: to choose by, and as many again to measure on
 _ENOUGH = 40  # rows from which on some can be held out
 _PRESENT = 0.5  # the teacher's confidence from which on an intent counts as present
-_FEW = 5  # held-out sessions of an intent below which it takes the common threshold
+_SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the training rows, for the learning curve
+_PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Disjoint rows to train on, to choose by (epoch, temperature, thresholds), and to measure on."""
+
+    train: np.ndarray
+    choose: np.ndarray
+    test: np.ndarray
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights, thresholds (k,) and metrics."""
+    """Weights, the common threshold, cutoffs by precision (101,), and metrics."""
 
     arrays: Arrays
-    thresholds: np.ndarray
+    threshold: float
+    cutoffs: np.ndarray
     metrics: dict[str, Any]
 
 
 def train(
     embeddings: np.ndarray,
     targets: np.ndarray,
-    intent_ids: tuple[str, ...],
+    intent_ids: Sequence[str],
     config: StudentConfig,
     seed: int,
 ) -> Trained:
-    """Train on 70 % of the rows, stop and choose thresholds on 15 %, measure on the last 15 %.
+    """Train on 70 % of the rows; choose epoch, temperature and thresholds on 15 %, measure on the last 15 %.
 
-    With fewer than 40 rows all of them train and choose, and nothing is measured.
+    Of the two held-out parts, none is larger than 4,000 rows. With fewer than 40 rows all of them train and
+    choose, and nothing is measured.
 
     Args:
         embeddings: (n, dim) float32.
         targets: (n, k) float32 in [0, 1].
 
     Returns:
-        metrics: ``n_train``, ``n_test``, and on the test rows ``micro_f1_vs_teacher`` (the student's
-        thresholded intents against the teacher's), ``kept`` (the same, as the share of the teacher's
-        agreement with itself, which is 1), ``top1_agreement`` (same best intent), ``brier``, ``bce``, and
-        ``intents``: per id ``f1`` and ``support``. None where there is nothing to measure on.
+        metrics: ``n_train``, ``n_test``, ``epochs`` (of the weights that were kept), ``temperature``,
+        ``threshold``, and what ``measure`` finds on the test rows.
     """
-    torch = require("torch", "train")
-    rng = np.random.default_rng(seed)
-    train_rows, choose_rows, test_rows = _split(len(embeddings), rng)
-    mean = embeddings[train_rows].mean(axis=0)
-    std = embeddings[train_rows].std(axis=0)
-    std = np.where(std > 1e-6, std, 1.0).astype(np.float32)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a network this small only loses time by sharing its work
-    try:
-        arrays, epochs = _fit(
-            torch, (embeddings - mean) / std, targets, train_rows, choose_rows, config, seed
-        )
-    finally:
-        torch.set_num_threads(threads)
-    arrays = {"mean": mean.astype(np.float32), "std": std, **arrays}
-    chosen = forward(arrays, embeddings[choose_rows])
-    thresholds = _thresholds(chosen, teacher_labels(targets[choose_rows]))
+    rows = split(len(embeddings), seed)
+    arrays, epoch, temperature = _fit(embeddings, targets, rows, config, seed)
+    chosen, present = forward(arrays, embeddings[rows.choose]), teacher_labels(targets[rows.choose])
+    threshold = calibration.best_threshold(chosen, present)
+    cutoffs = calibration.cutoffs(chosen, present)
+    found = forward(arrays, embeddings[rows.test])
     metrics = {
-        "n_train": len(train_rows),
-        "n_test": len(test_rows),
-        "epochs": epochs,
-        **_measure(forward(arrays, embeddings[test_rows]), targets[test_rows], thresholds, intent_ids),
+        "n_train": len(rows.train),
+        "n_test": len(rows.test),
+        "epochs": epoch,
+        "temperature": temperature,
+        "threshold": threshold,
+        **measure(found, targets[rows.test], threshold, cutoffs, intent_ids),
     }
-    return Trained(arrays, thresholds, metrics)
+    return Trained(arrays, threshold, cutoffs, metrics)
+
+
+def learning_curve(
+    embeddings: np.ndarray, targets: np.ndarray, config: StudentConfig, seed: int
+) -> list[dict[str, float]]:
+    """Micro F1 against the teacher by the number of training rows: an eighth, a quarter, half, all.
+
+    All are measured on the same test rows, which ``train`` with the same seed measures on, too. Empty if
+    nothing could be held out.
+
+    Returns:
+        ``n_train`` and ``micro_f1_vs_teacher``, from few rows to many.
+    """
+    rows = split(len(embeddings), seed)
+    if not len(rows.test):
+        return []
+    curve = []
+    for share in (*_SHARES, 1.0):
+        part = Rows(rows.train[: max(int(share * len(rows.train)), 1)], rows.choose, rows.test)
+        arrays, _, _ = _fit(embeddings, targets, part, config, seed)
+        chosen = forward(arrays, embeddings[rows.choose])
+        threshold = calibration.best_threshold(chosen, teacher_labels(targets[rows.choose]))
+        found = forward(arrays, embeddings[rows.test]) >= threshold
+        f1 = micro_f1(found, teacher_labels(targets[rows.test]))
+        curve.append({"n_train": len(part.train), "micro_f1_vs_teacher": f1 or 0.0})
+    return curve
 
 
 def teacher_labels(targets: np.ndarray) -> np.ndarray:
@@ -89,60 +119,78 @@ def teacher_labels(targets: np.ndarray) -> np.ndarray:
     return present
 
 
-def _split(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    order = rng.permutation(n)
+def split(n: int, seed: int) -> Rows:
+    """Which of n rows train, choose and test."""
+    order = np.random.default_rng(seed).permutation(n)
     if n < _ENOUGH:
-        return order, order, order[:0]
-    held = int(n * _HELD_OUT)
-    return order[2 * held :], order[:held], order[held : 2 * held]
+        return Rows(order, order, order[:0])
+    held = min(int(n * _HELD_OUT[0]), _HELD_OUT[1])
+    return Rows(order[2 * held :], order[:held], order[held : 2 * held])
 
 
 def _fit(
-    torch: Any,
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    train_rows: np.ndarray,
-    choose_rows: np.ndarray,
-    config: StudentConfig,
-    seed: int,
+    embeddings: np.ndarray, targets: np.ndarray, rows: Rows, config: StudentConfig, seed: int
+) -> tuple[Arrays, int, float]:
+    """Calibrated weights that take the embeddings as they are, the epoch they are of, and the temperature."""
+    torch = require("torch", "train")
+    mean = embeddings[rows.train].mean(axis=0)
+    std = embeddings[rows.train].std(axis=0)
+    std = np.where(std > 1e-6, std, 1.0).astype(np.float32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a network this small only loses time by sharing its work
+    try:
+        arrays, epoch = _loop(torch, (embeddings - mean) / std, targets, rows, config, seed)
+    finally:
+        torch.set_num_threads(threads)
+    weight = arrays["hidden.weight"] / std
+    arrays["hidden.bias"] = arrays["hidden.bias"] - weight @ mean
+    arrays["hidden.weight"] = weight
+    temperature = calibration.fit_temperature(logits(arrays, embeddings[rows.choose]), targets[rows.choose])
+    for name in ("out.weight", "out.bias"):
+        arrays[name] = arrays[name] / temperature
+    return {name: value.astype(np.float32) for name, value in arrays.items()}, epoch, temperature
+
+
+def _loop(
+    torch: Any, inputs: np.ndarray, targets: np.ndarray, rows: Rows, config: StudentConfig, seed: int
 ) -> tuple[Arrays, int]:
-    """The plain loop. Returns the weights of the best epoch and how many epochs ran."""
+    """The plain loop. Returns the weights of the epoch with the least loss on the rows to choose by."""
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(targets)
     hidden = torch.nn.Linear(x.shape[1], config.hidden)
     out = torch.nn.Linear(config.hidden, y.shape[1])
-    _initialise(torch, hidden, out, targets[train_rows], generator)
+    _initialise(torch, hidden, out, targets[rows.train], generator)
+    train_rows = torch.from_numpy(rows.train)
+    size = min(max(len(train_rows) // _BATCHES, _BATCH[0]), _BATCH[1])
+    steps = config.epochs * -(-len(train_rows) // size)
     parameters = [*hidden.parameters(), *out.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=_WEIGHT_DECAY)
+    warm_up = max(int(_WARM_UP * steps), 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(step / warm_up, 0.5 + 0.5 * np.cos(np.pi * min(step / steps, 1.0)))
+    )
     loss_of = torch.nn.functional.binary_cross_entropy_with_logits
-    gelu = torch.nn.functional.gelu
 
     def held_out_loss() -> float:
         with torch.no_grad():
-            return float(loss_of(out(gelu(hidden(x[choose_rows]), approximate="tanh")), y[choose_rows]))
+            return float(loss_of(out(hidden(x[rows.choose]).relu()), y[rows.choose]))
 
-    best, best_loss, since = _arrays(hidden, out), held_out_loss(), 0
-    rows = torch.from_numpy(train_rows)
-    size = min(max(len(rows) // _BATCHES, _BATCH[0]), _BATCH[1])
+    best, best_loss, best_epoch = _arrays(hidden, out), held_out_loss(), 0
     with progress("distill", config.epochs, "epochs") as advance:
-        epoch = 0
         for epoch in range(1, config.epochs + 1):
-            for batch in rows[torch.randperm(len(rows), generator=generator)].split(size):
-                h = gelu(hidden(x[batch]), approximate="tanh")
+            for batch in train_rows[torch.randperm(len(train_rows), generator=generator)].split(size):
+                h = hidden(x[batch]).relu()
                 kept = torch.rand(h.shape, generator=generator) >= _DROPOUT
                 loss = loss_of(out(h * kept / (1 - _DROPOUT)), y[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                schedule.step()
             current = held_out_loss()
             advance(epoch, f"(held-out loss {current:.4f})")
-            if current < best_loss - 1e-6:
-                best, best_loss, since = _arrays(hidden, out), current, 0
-            else:
-                since += 1
-                if since >= _PATIENCE:
-                    break
-    return best, epoch
+            if current < best_loss:
+                best, best_loss, best_epoch = _arrays(hidden, out), current, epoch
+    return best, best_epoch
 
 
 def _initialise(
@@ -165,55 +213,75 @@ def _arrays(hidden: torch.nn.Linear, out: torch.nn.Linear) -> Arrays:
     }
 
 
-def _thresholds(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Per intent the threshold of the best F1; the best common one where there are few examples."""
-    common = _best_threshold(probability.ravel(), truth.ravel(), 0.5)
-    return np.asarray(
-        [
-            _best_threshold(probability[:, j], truth[:, j], common) if truth[:, j].sum() >= _FEW else common
-            for j in range(truth.shape[1])
-        ],
-        np.float32,
-    )
-
-
-def _best_threshold(probability: np.ndarray, truth: np.ndarray, otherwise: float) -> float:
-    if not truth.any():
-        return otherwise
-    order = np.argsort(-probability, kind="stable")
-    hits = np.cumsum(truth[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
-    last_of_tie = np.append(np.diff(probability[order]) != 0, True)
-    at = int(np.where(last_of_tie, f1, -1).argmax())
-    return float(probability[order[at]])
-
-
-def _measure(
-    probability: np.ndarray, targets: np.ndarray, thresholds: np.ndarray, intent_ids: tuple[str, ...]
+def measure(
+    probability: np.ndarray,
+    targets: np.ndarray,
+    threshold: float,
+    cutoffs: np.ndarray,
+    intent_ids: Sequence[str],
 ) -> dict[str, Any]:
-    names = ("micro_f1_vs_teacher", "kept", "top1_agreement", "brier", "bce")
+    """How a student's probabilities (n, k) agree with its teacher's confidences (n, k).
+
+    Returns:
+        ``micro_f1_vs_teacher`` (the student's thresholded intents against the teacher's), ``kept`` (the
+        same, as the share of the teacher's agreement with itself, which is 1), ``top1_agreement`` (same
+        best intent), ``brier``, ``bce``; ``ece``, ``ece_all`` and ``reliability`` against the teacher's
+        confidences (``calibration.summary``); ``abstention``: for some precisions the cutoff, and with it
+        the precision against the teacher and the share of sessions that keep a label; ``intents``: per id
+        ``precision``, ``recall``, ``f1``, ``average_precision`` and ``support``. None where there is
+        nothing to measure on.
+    """
+    names = ("micro_f1_vs_teacher", "kept", "top1_agreement", "brier", "bce", "ece", "ece_all")
     if len(targets) == 0:
-        return {**dict.fromkeys(names), "intents": {}}
-    student, teacher = probability >= thresholds, teacher_labels(targets)
+        return {**dict.fromkeys(names), "reliability": [], "abstention": [], "intents": {}}
+    student, teacher = probability >= threshold, teacher_labels(targets)
     labelled = targets.max(axis=1) > 0
     same = probability.argmax(axis=1)[labelled] == targets.argmax(axis=1)[labelled]
     clipped = np.clip(probability.astype(float), 1e-7, 1 - 1e-7)
     bce = -(targets * np.log(clipped) + (1 - targets) * np.log(1 - clipped))
-    micro = _f1(student, teacher)
+    micro = micro_f1(student, teacher)
     return {
         "micro_f1_vs_teacher": micro,
         "kept": micro,
         "top1_agreement": float(same.mean()) if labelled.any() else None,
         "brier": float(np.mean((probability - targets) ** 2)),
         "bce": float(bce.mean()),
+        **calibration.summary(probability, targets),
+        "abstention": [
+            _abstention(probability, teacher, wanted, float(cutoffs[round(100 * wanted)]))
+            for wanted in _PRECISIONS
+        ],
         "intents": {
-            id_: {"f1": _f1(student[:, j], teacher[:, j]), "support": int(teacher[:, j].sum())}
+            id_: _one_intent(probability[:, j], student[:, j], teacher[:, j])
             for j, id_ in enumerate(intent_ids)
         },
     }
 
 
-def _f1(student: np.ndarray, teacher: np.ndarray) -> float | None:
-    """F1; None where neither finds anything."""
+def _abstention(
+    probability: np.ndarray, teacher: np.ndarray, wanted: float, cutoff: float
+) -> dict[str, float | None]:
+    given = probability >= cutoff
+    return {
+        "wanted": wanted,
+        "cutoff": cutoff if np.isfinite(cutoff) else None,
+        "precision": float(teacher[given].mean()) if given.any() else None,
+        "sessions_labelled": float(given.any(axis=1).mean()),
+    }
+
+
+def _one_intent(probability: np.ndarray, student: np.ndarray, teacher: np.ndarray) -> dict[str, Any]:
+    right, given, there = int((student & teacher).sum()), int(student.sum()), int(teacher.sum())
+    return {
+        "precision": right / given if given else None,
+        "recall": right / there if there else None,
+        "f1": micro_f1(student, teacher),
+        "average_precision": float(average_precision_score(teacher, probability)) if there else None,
+        "support": there,
+    }
+
+
+def micro_f1(student: np.ndarray, teacher: np.ndarray) -> float | None:
+    """F1 over all pairs of session and intent; None where neither finds anything."""
     together = int(student.sum() + teacher.sum())
     return 2 * int((student & teacher).sum()) / together if together else None

@@ -45,6 +45,7 @@ _CALIBRATION = (4.0, 8.0, -4.0)  # for taxonomies that were not drafted here
 _CALIBRATION_ROWS = 5_000
 _ROWS = 100_000  # sessions labelled at a time
 _EVIDENCE_LENGTH = 160
+_CARRIES = 0.5  # of what the most telling event says for an intent, for an event to support it
 
 
 def draft(sessions: pa.Table, embeddings: np.ndarray, intents: int, *, seed: int) -> Taxonomy:
@@ -135,7 +136,8 @@ def annotate(sessions: pa.Table, taxonomy: Taxonomy, *, min_confidence: float) -
     """Label sessions by the keywords of each intent: a LABELS table in the order of the sessions.
 
     A label's confidence is the calibrated probability that the session is of the intent, given its words. A
-    session of no intent's words gets no label. Evidence is the title or search term that speaks most for it.
+    session of no intent's words gets no label. Evidence is the title or search term that speaks most for it;
+    supporting events are those that speak at least half as much for it.
     """
     parts = [
         _annotate(sessions.slice(at, _ROWS), taxonomy, min_confidence)
@@ -156,7 +158,8 @@ def _annotate(sessions: pa.Table, taxonomy: Taxonomy, min_confidence: float) -> 
     confidence = _confidence(_similarity(counts, matrix, w), calibration)
     keep = (confidence >= min_confidence) & (confidence > 0)
     row, column = np.nonzero(keep)
-    evidence = _evidence(contents, counts, matrix, w, row, column)
+    speaks = np.asarray(matrix.multiply(w.max(axis=0)).tocsr() @ w.T)  # (items, k)
+    evidence = _evidence(contents, counts, speaks, row, column)
     ids = np.asarray(taxonomy.intent_ids, dtype=object)
     n = len(row)
     return pa.table(
@@ -167,6 +170,7 @@ def _annotate(sessions: pa.Table, taxonomy: Taxonomy, min_confidence: float) -> 
             pa.array(np.full(n, "keywords", dtype=object), pa.string()),
             pa.array(np.full(n, taxonomy.version), pa.int64()),
             pa.array(evidence, pa.string()),
+            _supporting(contents, speaks, row, column),
         ],
         schema=schema.LABELS,
     )
@@ -357,13 +361,15 @@ def _confidence(similarity: np.ndarray, calibration: tuple[float, ...]) -> np.nd
 def _evidence(
     contents: Contents,
     counts: sparse.csr_matrix,
-    matrix: sparse.csr_matrix,
-    w: np.ndarray,
+    speaks: np.ndarray,
     row: np.ndarray,
     column: np.ndarray,
 ) -> list[str | None]:
-    """For each label (row, column): the title or search term of the session that speaks most for it."""
-    speaks = np.asarray(matrix.multiply(w.max(axis=0)).tocsr() @ w.T)  # (items, k)
+    """For each label (row, column): the title or search term of the session that speaks most for it.
+
+    Args:
+        speaks: (items, k), how much each item speaks for each intent.
+    """
     shown = (item.search or item.title or item.action or page_words(item.page) for item in contents.items)
     texts = [shorten(text, _EVIDENCE_LENGTH) for text in shown]
     by_text = np.unique(np.asarray(texts, dtype=object), return_inverse=True)[1]
@@ -379,6 +385,21 @@ def _evidence(
         mine = column == intent
         best[mine] = top[row[mine]]
     return [texts[i] for i in best]
+
+
+def _supporting(contents: Contents, speaks: np.ndarray, row: np.ndarray, column: np.ndarray) -> pa.ListArray:
+    """For each label: the places in the session of the events that speak at least half as much for it as the
+    event that speaks most.
+    """
+    bounds = np.searchsorted(contents.session, np.arange(contents.n_sessions + 1))
+    first, lengths = bounds[row], np.diff(bounds)[row]
+    starts = np.cumsum(lengths) - lengths
+    place = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    score = speaks[contents.item[np.repeat(first, lengths) + place], np.repeat(column, lengths)]
+    best = np.maximum.reduceat(score, starts) if len(row) else np.empty(0)
+    kept = score >= _CARRIES * np.repeat(best, lengths)
+    ends = np.concatenate([[0], np.cumsum(kept)])[np.append(starts, len(kept))]
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(place[kept], pa.int64()))
 
 
 def _areas(contents: Contents, clusters: np.ndarray) -> list[str | None]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,15 +21,16 @@ from clickintent.errors import DataError, LanguageModelError
 from clickintent.progress import progress, say
 from clickintent.taxonomy import keywords
 from clickintent.taxonomy.backends import open_model
-from clickintent.taxonomy.content import fold, shorten
+from clickintent.taxonomy.content import shorten
 from clickintent.taxonomy.generate import as_data, described
 from clickintent.taxonomy.llm import InvalidAnswerError, LanguageModel, in_threads
-from clickintent.taxonomy.narrate import narrate
+from clickintent.taxonomy.narrate import Narrative, narratives
 from clickintent.taxonomy.prompts import prompt
+from clickintent.taxonomy.support import supporting
 from clickintent.taxonomy.taxonomy import Taxonomy
 
 _GIVE_UP_AFTER = 3  # unusable answers, if there was no usable one before them
-_UNSUPPORTED = 0.5  # of an answer's labels may be without evidence; an answer with more is not used
+_UNSUPPORTED = 0.5  # of an answer's labels may be without support; an answer with more is not used
 _ENOUGH_LABELS = 4  # in an answer, to judge it by their evidence
 _EVIDENCE_LENGTH = 160
 
@@ -56,13 +58,19 @@ class Labels(BaseModel):
 
 @dataclass(frozen=True)
 class Annotation:
-    """``labels`` (LABELS schema), the ids of the sessions that got a valid answer (which may be "none of
-    these"), and counts. Sessions of the input that are not in ``answered`` could not be labelled.
+    """Labels (schema.LABELS), what became of every session (schema.ANNOTATED), and counts, which add up:
+    sessions = labelled + none_of_these + unsupported + unanswered.
     """
 
     labels: pa.Table
-    answered: list[str]
+    states: pa.Table
     metrics: dict[str, Any]
+
+    @property
+    def answered(self) -> list[str]:
+        """Ids of the sessions of which is known what they show, which may be "none of these"."""
+        ids: list[str] = answered_of(self.states).to_pylist()
+        return ids
 
 
 def annotate(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path) -> Annotation:
@@ -77,7 +85,8 @@ def annotate(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path
     """
     if config.llm.backend == "keywords":
         table = keywords.annotate(sessions, taxonomy, min_confidence=config.labels.min_confidence)
-        return _annotation(table, sessions["session_id"].to_pylist(), sessions.num_rows, "keywords", {})
+        ids = sessions["session_id"].to_pylist()
+        return annotation_of(table, ids, ["none_of_these"] * len(ids), "keywords", {})
     with open_model(config, cache) as model:
         return annotate_with(model, sessions, taxonomy, config)
 
@@ -86,43 +95,58 @@ def annotate_with(model: LanguageModel, sessions: pa.Table, taxonomy: Taxonomy, 
     """Label sessions with a language model, in minibatches and threads.
 
     Sessions that an answer leaves out, and all of an unusable answer, are asked once more in smaller
-    minibatches; what then has no valid answer is reported as unanswered.
+    minibatches; what then has no valid answer is unanswered. Sessions with a label whose evidence is in
+    none of their events are shown once again, with the labels in question; one that is not supported then
+    either is dropped and counted.
     """
-    narratives = narrate(sessions)
-    texts = list(dict.fromkeys(narratives))
-    answers = _Answers(taxonomy)
-    size = config.taxonomy.minibatch
-    with progress("annotate", len(texts), "distinct sessions") as advance:
+    told = list(narratives(sessions))
+    distinct = {narrative.text: narrative for narrative in told}
+    answers = _Answers(taxonomy, distinct)
+    size, threads = config.taxonomy.minibatch, model.concurrency
+    ask = partial(_Asker, model, taxonomy, config.llm.prompts)
+    with progress("annotate", len(distinct), "distinct sessions") as advance:
         for round_ in range(2):
-            todo = [text for text in texts if text not in answers.found]
+            todo = [text for text in distinct if text not in answers.found]
             batches = _batches(todo, max(1, size if round_ == 0 else math.ceil(size / 4)))
-            work = _Asker(model, taxonomy, config.llm.prompts)
-            for index, result in in_threads(work, batches, model.concurrency):
+            for index, result in in_threads(ask(), batches, threads):
                 answers.take(batches[index], result)
                 advance(len(answers.found))
-    if texts and not answers.found:
+    if distinct and not answers.found:
         answers.give_up()
-    rows = [
-        (session_id, *label)
-        for session_id, text in zip(sessions["session_id"].to_pylist(), narratives, strict=True)
-        for label in answers.found.get(text, ())
-        if label[1] >= config.labels.min_confidence
-    ]
+    batches = _batches(answers.unsupported(), size)
+    for index, result in in_threads(ask(answers), batches, threads):
+        answers.correct(batches[index], result)
+    answers.drop_unsupported()
+    rows, states = [], []
+    for session_id, narrative in zip(sessions["session_id"].to_pylist(), told, strict=True):
+        found = answers.found.get(narrative.text)
+        states.append("unanswered" if found is None else answers.state(narrative.text))
+        for intent, confidence, quote in found or ():
+            if confidence >= config.labels.min_confidence:
+                rows.append((session_id, intent, confidence, *_support(quote, narrative)))
     table = _labels_table(rows, "llm", taxonomy.version)
-    answered = [
-        session_id
-        for session_id, text in zip(sessions["session_id"].to_pylist(), narratives, strict=True)
-        if text in answers.found
-    ]
-    if len(answered) < sessions.num_rows:
-        say(f"  [yellow]{sessions.num_rows - len(answered):,} sessions got no valid answer[/]")
     extra = {
         "model": model.name,
-        "distinct_sessions": len(texts),
+        "distinct_sessions": len(distinct),
+        "correction": answers.correction,
         "dropped": dict(sorted(answers.dropped.items())),
         "usage": model.usage.as_dict(),
     }
-    return _annotation(table, answered, sessions.num_rows, "llm", extra)
+    labelled = annotation_of(table, sessions["session_id"].to_pylist(), states, "llm", extra)
+    lost = sessions.num_rows - len(labelled.answered)
+    if lost:
+        say(f"  [yellow]{lost:,} sessions got no valid answer[/]")
+    return labelled
+
+
+def answered_of(states: pa.Table) -> pa.Array:
+    """Ids of the sessions of which is known what they show: labelled, or none of these.
+
+    Args:
+        states: table of schema.ANNOTATED.
+    """
+    known = pc.is_in(states["state"], value_set=pa.array(["labelled", "none_of_these"]))
+    return states["session_id"].filter(known).combine_chunks()
 
 
 def soft_targets(labels: pa.Table, session_ids: Sequence[str], intent_ids: Sequence[str]) -> np.ndarray:
@@ -148,50 +172,98 @@ def soft_targets(labels: pa.Table, session_ids: Sequence[str], intent_ids: Seque
     return targets
 
 
-_Found = tuple[tuple[str, float, str | None], ...]  # intent id, confidence, evidence
+_Found = tuple[tuple[str, float, str], ...]  # intent id, confidence, the model's quote
+_Row = tuple[str, str, float, str | None, list[int]]
 
 
 class _Asker:
-    """One request, as a function of the batch."""
+    """One request, as a function of the batch; about labels without support if ``answers`` are given."""
 
-    def __init__(self, model: LanguageModel, taxonomy: Taxonomy, prompts: Path | None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        taxonomy: Taxonomy,
+        prompts: Path | None,
+        answers: _Answers | None = None,
+    ) -> None:
         self._model, self._described, self._prompts = model, described(taxonomy.intents), prompts
+        self._answers = answers
 
     def __call__(self, batch: Sequence[str]) -> Labels:
         sessions = as_data(batch)
         user = prompt("annotate", self._prompts, taxonomy=self._described, sessions=sessions)
+        if self._answers is not None:
+            questioned = [
+                f"- session {n}: {', '.join(self._answers.unsupported_of(text))}"
+                for n, text in enumerate(batch, 1)
+            ]
+            user = prompt("correct", self._prompts, questioned="\n".join(questioned), task=user)
         return self._model.complete(prompt("system", self._prompts), user, Labels)
 
 
 class _Answers:
     """Valid answers by narrative, and what had to be dropped."""
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
+    def __init__(self, taxonomy: Taxonomy, narratives: Mapping[str, Narrative]) -> None:
         self.found: dict[str, _Found] = {}
         self.dropped: Counter[str] = Counter()
+        #: labels = supported + taken_back + dropped; ``added`` are others that the second answer gave.
+        self.correction = dict.fromkeys(
+            ("sessions", "labels", "supported", "taken_back", "dropped", "added"), 0
+        )
+        self._narratives = narratives
+        self._lost: set[str] = set()  # narratives whose only labels had no support
         self._reason: InvalidAnswerError | None = None
         self._ids = frozenset(taxonomy.intent_ids)
 
     def take(self, batch: Sequence[str], result: Labels | InvalidAnswerError) -> None:
+        """Keep the valid answers to a first request."""
         if isinstance(result, InvalidAnswerError):
-            self.dropped["unusable_answers"] += 1
             self._reason = result
-            if not self.found and self.dropped["unusable_answers"] >= _GIVE_UP_AFTER:
-                self.give_up()
-            return
-        if _is_made_up(result, batch):
-            self.dropped["answers_without_support"] += 1
-            return
-        seen: set[int] = set()
-        for answer in result.sessions:
-            if not 1 <= answer.session <= len(batch) or answer.session in seen:
-                self.dropped["unknown_sessions"] += 1
+        self.found.update(self._read(batch, result))
+        if not self.found and self.dropped["unusable_answers"] >= _GIVE_UP_AFTER:
+            self.give_up()
+
+    def unsupported(self) -> list[str]:
+        """Narratives with a label whose quote is not in them."""
+        return [text for text in self.found if self.unsupported_of(text)]
+
+    def unsupported_of(self, text: str) -> list[str]:
+        """The intents of such labels."""
+        return [intent for intent, _, quote in self.found[text] if not self._supported(quote, text)]
+
+    def correct(self, batch: Sequence[str], result: Labels | InvalidAnswerError) -> None:
+        """Put what the second answer says in place of the labels without support; the others stay."""
+        answered = self._read(batch, result)
+        for text in batch:
+            questioned = self.unsupported_of(text)
+            self.correction["sessions"] += 1
+            self.correction["labels"] += len(questioned)
+            if text not in answered:
                 continue
-            seen.add(answer.session)
-            text = batch[answer.session - 1]
-            labels = self._labels(answer.intents, text)
-            if labels or not answer.intents:  # all labels invalid is not "none of these"
-                self.found[text] = labels
+            kept = {label[0]: label for label in self.found[text] if label[0] not in questioned}
+            again = {
+                label[0]: label
+                for label in answered[text]
+                if label[0] in questioned or self._supported(label[2], text)
+            }
+            self.found[text] = _by_confidence([*(again | kept).values()])
+            self.correction["taken_back"] += len(set(questioned) - set(again))
+            self.correction["supported"] += len(set(questioned) & set(again) - {*self.unsupported_of(text)})
+            self.correction["added"] += len(set(again) - set(questioned) - set(kept))
+
+    def drop_unsupported(self) -> None:
+        """Drop the labels that are without support still."""
+        for text in self.unsupported():
+            supported = tuple(label for label in self.found[text] if self._supported(label[2], text))
+            self.correction["dropped"] += len(self.found[text]) - len(supported)
+            self.found[text] = supported
+            if not supported:
+                self._lost.add(text)
+
+    def state(self, text: str) -> str:
+        """Of a narrative that was answered and has no label."""
+        return "unsupported" if text in self._lost else "none_of_these"
 
     def give_up(self) -> NoReturn:
         counts = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in sorted(self.dropped.items()))
@@ -200,75 +272,114 @@ class _Answers:
             + str(self._reason or "See how the model answers; another one may do better.")
         ) from self._reason
 
-    def _labels(self, labels: Sequence[Label], text: str) -> _Found:
-        best: dict[str, tuple[str, float, str | None]] = {}
+    def _read(self, batch: Sequence[str], result: Labels | InvalidAnswerError) -> dict[str, _Found]:
+        """The valid answers by narrative; what is not valid is counted."""
+        if isinstance(result, InvalidAnswerError):
+            self.dropped["unusable_answers"] += 1
+            return {}
+        if self._is_made_up(batch, result):
+            self.dropped["answers_without_support"] += 1
+            return {}
+        found: dict[str, _Found] = {}
+        for answer in result.sessions:
+            if not 1 <= answer.session <= len(batch) or batch[answer.session - 1] in found:
+                self.dropped["unknown_sessions"] += 1
+                continue
+            labels = self._labels(answer.intents)
+            if labels or not answer.intents:  # all labels invalid is not "none of these"
+                found[batch[answer.session - 1]] = labels
+        return found
+
+    def _labels(self, labels: Sequence[Label]) -> _Found:
+        best: dict[str, tuple[str, float, str]] = {}
         for label in labels:
             if label.intent not in self._ids:
                 self.dropped["unknown_intents"] += 1
             elif not 0.0 <= label.confidence <= 1.0:  # also NaN
                 self.dropped["confidences_out_of_range"] += 1
             elif label.intent not in best or best[label.intent][1] < label.confidence:
-                best[label.intent] = (label.intent, label.confidence, self._evidence(label.evidence, text))
-        return tuple(sorted(best.values(), key=lambda found: -found[1]))
+                best[label.intent] = (label.intent, label.confidence, label.evidence)
+        return _by_confidence(list(best.values()))
 
-    def _evidence(self, quote: str, text: str) -> str | None:
-        """A quote counts only if it stands in the session."""
-        if _stands_in(quote, text):
-            return shorten(" ".join(quote.split()), _EVIDENCE_LENGTH)
-        self.dropped["evidence_not_in_session"] += 1
-        return None
+    def _is_made_up(self, batch: Sequence[str], answer: Labels) -> bool:
+        """Whether most evidence of an answer is in none of the sessions that it is given for: the answer of
+        a model that did what one of the sessions told it, or mixed the sessions up.
+        """
+        found = [
+            self._supported(label.evidence, batch[session.session - 1])
+            for session in answer.sessions
+            if 1 <= session.session <= len(batch)
+            for label in session.intents
+        ]
+        return len(found) >= _ENOUGH_LABELS and found.count(False) > _UNSUPPORTED * len(found)
+
+    def _supported(self, quote: str, text: str) -> bool:
+        return _support(quote, self._narratives[text])[0] is not None
 
 
-def _is_made_up(answer: Labels, batch: Sequence[str]) -> bool:
-    """Whether most evidence of an answer stands in none of the sessions that it is given for: the answer of a
-    model that did what one of the sessions told it, or mixed the sessions up.
+def _by_confidence(labels: Sequence[tuple[str, float, str]]) -> _Found:
+    return tuple(sorted(labels, key=lambda found: -found[1]))
+
+
+def _support(quote: str, narrative: Narrative) -> tuple[str | None, list[int]]:
+    """The evidence in the session's own words, and the events that it is found in.
+
+    Of a quote from the session's origin, no event; of one that is nowhere, no words either.
     """
-    found = [
-        _stands_in(label.evidence, batch[session.session - 1])
-        for session in answer.sessions
-        if 1 <= session.session <= len(batch)
-        for label in session.intents
-    ]
-    return len(found) >= _ENOUGH_LABELS and found.count(False) > _UNSUPPORTED * len(found)
-
-
-def _stands_in(quote: str, text: str) -> bool:
-    return bool(fold(quote)) and fold(quote) in fold(text)
+    events = supporting(quote, narrative.steps)
+    if events:
+        return shorten(narrative.steps[events[0]], _EVIDENCE_LENGTH), list(events)
+    if supporting(quote, [narrative.origin]):
+        return shorten(narrative.origin.removesuffix(" · "), _EVIDENCE_LENGTH), []
+    return None, []
 
 
 def _batches(texts: Sequence[str], size: int) -> list[Sequence[str]]:
     return [texts[at : at + size] for at in range(0, len(texts), size)]
 
 
-def _labels_table(rows: Sequence[tuple[str, str, float, str | None]], source: str, version: int) -> pa.Table:
+def _labels_table(rows: Sequence[_Row], source: str, version: int) -> pa.Table:
     n = len(rows)
+    columns = [[row[i] for row in rows] for i in range(5)]
     return pa.table(
         [
-            pa.array([row[0] for row in rows], pa.string()),
-            pa.array([row[1] for row in rows], pa.string()),
-            pa.array([row[2] for row in rows], pa.float32()),
+            pa.array(columns[0], pa.string()),
+            pa.array(columns[1], pa.string()),
+            pa.array(columns[2], pa.float32()),
             pa.array([source] * n, pa.string()),
             pa.array([version] * n, pa.int64()),
-            pa.array([row[3] for row in rows], pa.string()),
+            pa.array(columns[3], pa.string()),
+            pa.array(columns[4], pa.list_(pa.int64())),
         ],
         schema=schema.LABELS,
     )
 
 
-def _annotation(
-    table: pa.Table, answered: list[str], n: int, source: str, extra: dict[str, Any]
+def annotation_of(
+    table: pa.Table, ids: list[str], otherwise: list[str], source: str, extra: dict[str, Any]
 ) -> Annotation:
-    labelled = len(table["session_id"].unique())
+    """Labels with the states and the counts that belong to them.
+
+    Args:
+        table: of schema.LABELS.
+        ids: the sessions.
+        otherwise: the state of each session, should it have no label.
+        source: of the labels.
+        extra: further metrics.
+    """
+    labelled = set(table["session_id"].to_pylist())
+    states = ["labelled" if id_ in labelled else state for id_, state in zip(ids, otherwise, strict=True)]
+    counts = Counter(states)
+    n = len(ids)
     metrics = {
         "source": source,
         "sessions": n,
-        "answered": len(answered),
-        "unanswered": n - len(answered),
-        "labelled": labelled,
-        "none_of_these": len(answered) - labelled,
+        "answered": n - counts["unanswered"],
+        **{state: counts[state] for state in schema.LABEL_STATES},
         "labels": table.num_rows,
-        "labels_per_labelled_session": round(table.num_rows / labelled, 3) if labelled else 0.0,
+        "labels_per_labelled_session": round(table.num_rows / len(labelled), 3) if labelled else 0.0,
         "mean_confidence": pc.mean(table["confidence"]).as_py() if table.num_rows else None,
         **extra,
     }
-    return Annotation(table, answered, metrics)
+    columns = [pa.array(ids, pa.string()), pa.array(states, pa.string())]
+    return Annotation(table, pa.table(columns, schema=schema.ANNOTATED), metrics)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,15 @@ _LABEL_LENGTH = 80
 _HEAD, _TAIL = 12, 18  # steps shown of a very long session: how it began and how it ended
 
 
+@dataclass(frozen=True)
+class Narrative:
+    """A session in words: the line that is shown, where it came from, and its events one by one."""
+
+    text: str
+    origin: str
+    steps: tuple[str, ...]
+
+
 def narrate(sessions: pa.Table, *, site: frozenset[str] | None = None) -> list[str]:
     """One line per session, in the order of the table (columns of the sessions schema).
 
@@ -28,18 +38,23 @@ def narrate(sessions: pa.Table, *, site: frozenset[str] | None = None) -> list[s
         site: folded title segments that name the site and are left out; by default those which the
             table's own titles share.
     """
+    return [narrative.text for narrative in narratives(sessions, site=site)]
+
+
+def narratives(sessions: pa.Table, *, site: frozenset[str] | None = None) -> Iterator[Narrative]:
+    """The same with the events of each session one by one, unabridged."""
     contents = read_contents(sessions)
     if site is None:
         site = site_names(item.title for item in contents.items)
-    steps = [_step(item, site) for item in contents.items]
+    words = [_step(item, site) for item in contents.items]
     bounds = np.searchsorted(contents.session, np.arange(sessions.num_rows + 1))
-    lines = []
     for row, meta in enumerate(_meta(sessions)):
         start, stop = bounds[row], bounds[row + 1]
-        names = [steps[i] for i in contents.item[start:stop]]
-        path = " → ".join(_fold_repeats(names, contents.dwell_s[start:stop])) or "(no events)"
-        lines.append(_without(f"{_origin(meta)}{path}", meta))
-    return lines
+        steps = _without("\n".join(words[i] for i in contents.item[start:stop]), meta).split("\n")
+        steps = steps if stop > start else []
+        path = " → ".join(_fold_repeats(steps, contents.dwell_s[start:stop])) or "(no events)"
+        origin = _without(_origin(meta), meta)
+        yield Narrative(f"{origin}{path}", origin, tuple(steps))
 
 
 def _meta(sessions: pa.Table) -> Iterator[dict[str, str | None]]:

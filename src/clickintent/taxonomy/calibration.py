@@ -1,0 +1,105 @@
+"""Whether a confidence means what it says, and how sure to be before a label is given.
+
+Temperature scaling, and the expected calibration error over bins: Guo et al. 2017. Bins hold equally many
+rows, because most confidences are near 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+PRECISIONS = np.arange(101) / 100  # those that ``cutoffs`` answers for
+_BINS = 15
+_TEMPERATURES = 0.2, 5.0
+_LABELS = 30  # at least so many must be above a cutoff for its precision to be believed
+
+
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The number that logits (n, k) are to be divided by for the least cross-entropy with targets (n, k)."""
+    if targets.size == 0:
+        return 1.0
+    logits, targets = logits.astype(np.float64), targets.astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        z = logits / np.exp(log_temperature)
+        return float(np.mean(np.logaddexp(0.0, z) - targets * z))
+
+    low, high = np.log(_TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = _BINS) -> list[dict[str, float]]:
+    """Confidences (n,) in bins of equally many: how many, their mean, and the mean of ``right`` (n,).
+
+    Args:
+        right: 0 or 1, or how sure the teacher is.
+    """
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, min(bins, len(order)) or 1) if len(part)]
+    return [
+        {
+            "n": len(part),
+            "confidence": float(confidence[part].mean()),
+            "right": float(right[part].mean()),
+        }
+        for part in parts
+    ]
+
+
+def calibration_error(table: list[dict[str, float]]) -> float | None:
+    """Expected calibration error: mean over rows of |confidence − right|, bin by bin; None without rows."""
+    n = sum(row["n"] for row in table)
+    return sum(row["n"] * abs(row["confidence"] - row["right"]) for row in table) / n if n else None
+
+
+def best_of_session(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of confidences (n, k) the highest in each row, and ``right`` (n, k) there: what a reader acts on."""
+    at = np.arange(len(confidence)), confidence.argmax(axis=1)
+    return confidence[at], right[at]
+
+
+def best_threshold(confidence: np.ndarray, present: np.ndarray, otherwise: float = 0.5) -> float:
+    """The confidence from which on labels (n, k) have the best micro F1 against ``present`` (n, k)."""
+    if not present.any():
+        return otherwise
+    values, hits = _from_the_top(confidence, present)
+    f1 = 2 * hits / (np.arange(1, len(values) + 1) + present.sum())
+    return float(values[int(np.where(_last_of_tie(values), f1, -1).argmax())])
+
+
+def cutoffs(confidence: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """For each of ``PRECISIONS``: the least confidence from which on labels are so often right, (101,).
+
+    Infinite where they never are; never from fewer than 30 labels.
+    """
+    found = np.full(len(PRECISIONS), np.inf, np.float32)
+    if confidence.size == 0:
+        return found
+    values, hits = _from_the_top(confidence, present)
+    rank = np.arange(1, len(values) + 1)
+    precision = np.where(_last_of_tie(values) & (rank >= _LABELS), hits / rank, -1.0)
+    for i, wanted in enumerate(PRECISIONS):
+        enough = np.flatnonzero(precision >= wanted)
+        if len(enough):
+            found[i] = values[enough[-1]]
+    return found
+
+
+def _from_the_top(confidence: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences in descending order, and how many of the labels so far are right."""
+    order = np.argsort(-confidence, axis=None, kind="stable")
+    return confidence.ravel()[order], np.cumsum(present.ravel()[order])
+
+
+def _last_of_tie(values: np.ndarray) -> np.ndarray:
+    return np.append(np.diff(values) != 0, True)
+
+
+def summary(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """``ece`` and ``reliability`` of the best intent of each session, ``ece_all`` of all pairs."""
+    table = reliability(*best_of_session(confidence, right))
+    every = reliability(confidence.ravel(), right.ravel())
+    return {"ece": calibration_error(table), "ece_all": calibration_error(every), "reliability": table}
