@@ -124,6 +124,13 @@ def of_llm(data: LabelData, path: Path) -> Figures:
     return {"sessions": len(kept), **found}
 
 
+def show(title: str, rows: Figures) -> None:
+    for what, row in rows.items():
+        between = "" if row["low"] is None else f" ({row['low']:.4f} … {row['high']:.4f})"
+        seeds = f"{row['seed_min']:.4f}–{row['seed_max']:.4f}"
+        print(f"{title:9s} {what:58s} {row['value']:9.4f}{between}  {seeds}", flush=True)
+
+
 def _with_one_thread_each() -> None:
     """Start anew with libraries that use no threads but those started here: they read this when imported."""
     wanted = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -154,21 +161,25 @@ def main() -> None:
     wanted = options.only.split(",")
     by_part: dict[str, list[labels_quality.Estimates]] = defaultdict(list)
     figures: Figures = {"seeds": seeds, "sessions": options.sessions}
+
+    def add(name: str, seed: int, estimates: labels_quality.Estimates) -> None:
+        by_part[name].append(estimates)
+        show(f"seed {seed}", summarise([estimates]))
+
     for seed in seeds:
         data = load(work, seed, options.sessions)
         if "students" in wanted:
             estimates, details = labels_quality.students(data)
             figures.setdefault("details_of_first_seed", details)
-            by_part["students"].append(estimates)
+            add("students", seed, estimates)
         for name, part in parts.items():
             if name in wanted:
-                by_part[name].append(part(data))
+                add(name, seed, part(data))
         if seed == seeds[0]:
             if options.labels:
                 figures["language_model"] = of_llm(data, options.labels)
             if "speed" in wanted:
                 figures["speed"] = speed(data, work, options.llm_seconds, options.quick)
-        print(f"seed {seed} done", flush=True)
     figures["parts"] = {name: summarise(found) for name, found in by_part.items()}
     head: Figures = {}
     if "speed" in wanted:
@@ -180,11 +191,8 @@ def main() -> None:
         head["kept_of_perfect_teacher"] = students["reader: kept"]["value"]
         head["gain_over_noisy_teacher"] = students["noisy reader: gain"]["value"]
         head["ece"] = students["reader: ece"]["value"]
-    for name, found in figures["parts"].items():
-        for what, row in found.items():
-            between = "" if row["low"] is None else f" ({row['low']:.4f} … {row['high']:.4f})"
-            seeds_ = f"{row['seed_min']:.4f}–{row['seed_max']:.4f}"
-            print(f"{name:9s} {what:58s} {row['value']:9.4f}{between}  {seeds_}")
+    for name, rows in figures["parts"].items():
+        show(name, rows)
     print(json.dumps({**head, "speed": figures.get("speed")}, indent=2))
     if not options.quick and len(head) == 5:
         print(write_results("labels", {**head, **figures}))

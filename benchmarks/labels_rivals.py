@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -117,11 +118,11 @@ def fine_tuned(data: LabelData, targets: np.ndarray) -> tuple[np.ndarray, np.nda
     mean = np.clip(targets[train].mean(axis=0), 1e-4, 1 - 1e-4)
     model.out.bias.data = torch.from_numpy(np.log(mean / (1 - mean))).float()
     wanted = torch.from_numpy(targets)
-    optimizer = torch.optim.AdamW(
-        [{"params": network.parameters(), "lr": _LEARNING_RATE / 2}, {"params": model.out.parameters()},
-         {"params": model.head.parameters()}],
-        lr=_LEARNING_RATE, weight_decay=0.01,
-    )  # fmt: skip
+    groups: list[dict[str, Any]] = [
+        {"params": [*network.parameters()], "lr": _LEARNING_RATE / 2},
+        {"params": [*model.head.parameters(), *model.out.parameters()]},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=_LEARNING_RATE, weight_decay=0.01)
     rng = np.random.default_rng(data.seed)
 
     def logits(taken: np.ndarray) -> Tensor:
@@ -144,7 +145,7 @@ def fine_tuned(data: LabelData, targets: np.ndarray) -> tuple[np.ndarray, np.nda
             taken = train[part]
             loss = F.binary_cross_entropy_with_logits(logits(taken), wanted[taken])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         held = predict(choose)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import factories
@@ -49,6 +49,7 @@ def test_quotes_are_found_with_slips_but_not_with_other_words(quote: str, events
 words = st.text("abcdefghij ", min_size=3, max_size=20).filter(lambda text: len(text.strip()) > 2)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(words, min_size=1, max_size=6), st.data())
 def test_a_copied_step_is_always_found_where_it_stands(steps: list[str], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(steps) - 1))
