@@ -150,6 +150,11 @@ def test_labels_without_support_are_asked_about_once_and_then_dropped(tmp_path: 
             factories.session(5, ["/help", "/help"]),  # none of these
             factories.session(6, ["/help", "/help"]),  # the same words
             factories.session(7, ["/savings/cd", "/help"]),  # left out of the second answer
+            # supported, too: an answer that is mostly made up would not be used at all
+            *(
+                factories.session(n, ["/cards", "/cards/travel", page])
+                for n, page in enumerate(("/help", "/login", "/savings", "/mortgage"), 8)
+            ),
         ]
     )
     server_answers = answering(
@@ -181,6 +186,7 @@ def test_labels_without_support_are_asked_about_once_and_then_dropped(tmp_path: 
         ("s000001", "i01"): [1],
         ("s000002", "i02"): [0],
         ("s000002", "i03"): [1],
+        **{(f"s{n:06d}", "i01"): [1] for n in range(8, 12)},
     }
     assert labels["s000002", "i03"]["evidence"] == "Help centre"
     assert labels["s000002", "i03"]["confidence"] == pytest.approx(0.6)
@@ -196,6 +202,7 @@ def test_labels_without_support_are_asked_about_once_and_then_dropped(tmp_path: 
         "s000005": "none_of_these",
         "s000006": "none_of_these",
         "s000007": "unsupported",
+        **{f"s{n:06d}": "labelled" for n in range(8, 12)},
     }
     assert annotation.answered == [id_ for id_, state in states.items() if state != "unsupported"]
     metrics = annotation.metrics

@@ -143,7 +143,8 @@ def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
             curve = learning_curve(embeddings, targets, config.student, config.seed)
         with atomically(workspace.path("student")) as folder:
             student.save(folder)
-            export_graph(load_encoder(workspace, "distill"), student, folder / "intents.onnx")
+            if workspace.path("encoder").exists():  # it may be elsewhere, with embeddings brought here
+                export_graph(load_encoder(workspace, "distill"), student, folder / "intents.onnx")
 
         stored = pq.read_table(needed(workspace, "embeddings", "distill", "embed"))
         wanted, cutoff = config.labels.min_precision, config.labels.min_confidence
