@@ -16,7 +16,7 @@ from clickintent.encoder.features import Floats, Ints
 from clickintent.encoder.tables import check_columns, times
 from clickintent.errors import DataError
 
-HALF_LIFE_DAYS = 7.0
+HALF_LIFE_DAYS = 3.0
 _DAY_US = 86_400_000_000
 
 
