@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a test process for each core: more threads would only wait
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["CLICKINTENT_KEY"] = "a key for tests, long enough"
 sys.path.insert(0, str(Path(__file__).parent))  # tests/factories.py
 

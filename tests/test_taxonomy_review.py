@@ -135,6 +135,10 @@ def test_ctrl_c_loses_nothing_that_was_decided(config: Config) -> None:
         while "reject" not in heard:
             heard += process.stderr.readline()
         process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=120)
+        finally:
+            process.kill()
         heard += process.stderr.read()
     assert process.returncode == 130
     assert "Traceback" not in heard

@@ -156,7 +156,8 @@ LABEL_STATES = (
     "unanswered",
 )
 
-#: One row per session that was to be labelled.
+#: One row per session that was to be labelled. In a workspace there is a column ``weight`` too: how many
+#: sessions each one that was answered stands for.
 ANNOTATED = pa.schema(
     [
         _required("session_id", pa.string()),
