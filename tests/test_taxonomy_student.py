@@ -38,11 +38,12 @@ def drawn(n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_temperature_undoes_what_was_done_to_the_logits(temperature: float) -> None:
-    probability, came_true = drawn(4000, 5, 1)
-    logits = np.log(probability / (1 - probability))
-    finite = np.clip(logits, -30, 30)
-    assert fit_temperature(finite * temperature, came_true) == pytest.approx(temperature, rel=0.1)
+@pytest.mark.parametrize("shift", [-0.5, 0.0, 1.0])
+def test_temperature_and_shift_undo_what_was_done_to_the_logits(temperature: float, shift: float) -> None:
+    probability, came_true = drawn(20_000, 1, 1)
+    logits = np.clip(np.log(probability / (1 - probability)), -20, 20)[:, 0]
+    found = fit_temperature((logits - shift) * temperature, came_true[:, 0])
+    assert found == pytest.approx((temperature, shift), rel=0.1, abs=0.1)
 
 
 def test_the_calibration_error_of_right_and_of_wrong_confidences() -> None:

@@ -67,10 +67,10 @@ def train(
 
     Returns:
         metrics: ``n_train``, ``n_test``, ``epochs`` (of the weights that were kept), ``temperature``,
-        ``threshold``, and what ``measure`` finds on the test rows.
+        ``shift``, ``threshold``, and what ``measure`` finds on the test rows.
     """
     rows = split(len(embeddings), seed)
-    arrays, epoch, temperature = _fit(embeddings, targets, rows, config, seed)
+    arrays, epoch, (temperature, shift) = _fit(embeddings, targets, rows, config, seed)
     chosen, present = forward(arrays, embeddings[rows.choose]), teacher_labels(targets[rows.choose])
     threshold = calibration.best_threshold(chosen, present)
     cutoffs = calibration.cutoffs(chosen, present)
@@ -80,6 +80,7 @@ def train(
         "n_test": len(rows.test),
         "epochs": epoch,
         "temperature": temperature,
+        "shift": shift,
         "threshold": threshold,
         **measure(found, targets[rows.test], threshold, cutoffs, intent_ids),
     }
@@ -130,8 +131,8 @@ def split(n: int, seed: int) -> Rows:
 
 def _fit(
     embeddings: np.ndarray, targets: np.ndarray, rows: Rows, config: StudentConfig, seed: int
-) -> tuple[Arrays, int, float]:
-    """Calibrated weights that take the embeddings as they are, the epoch they are of, and the temperature."""
+) -> tuple[Arrays, int, tuple[float, float]]:
+    """Calibrated weights for embeddings as they are, the epoch they are of, temperature and shift."""
     torch = require("torch", "train")
     mean = embeddings[rows.train].mean(axis=0)
     std = embeddings[rows.train].std(axis=0)
@@ -145,10 +146,11 @@ def _fit(
     weight = arrays["hidden.weight"] / std
     arrays["hidden.bias"] = arrays["hidden.bias"] - weight @ mean
     arrays["hidden.weight"] = weight
-    temperature = calibration.fit_temperature(logits(arrays, embeddings[rows.choose]), targets[rows.choose])
-    for name in ("out.weight", "out.bias"):
-        arrays[name] = arrays[name] / temperature
-    return {name: value.astype(np.float32) for name, value in arrays.items()}, epoch, temperature
+    best = calibration.best_of_session(logits(arrays, embeddings[rows.choose]), targets[rows.choose])
+    temperature, shift = calibration.fit_temperature(*best)
+    arrays["out.weight"] = arrays["out.weight"] / temperature
+    arrays["out.bias"] = arrays["out.bias"] / temperature + shift
+    return {name: value.astype(np.float32) for name, value in arrays.items()}, epoch, (temperature, shift)
 
 
 def _loop(

@@ -36,7 +36,7 @@ class IntentLabeler:
         threshold: from there on an intent counts as present; chosen for the best micro F1.
         metrics: agreement with the teacher on sessions used for nothing else; see ``distill.train``.
 
-    Probabilities are calibrated on held-out sessions of those that it was fitted on (temperature scaling), so
+    Probabilities are calibrated on held-out sessions of those that it was fitted on (see ``calibration``), so
     that of the labels of about 0.8 about 80 % are right, as the teacher sees it.
     """
 
