@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from hypothesis import strategies as st
 import factories
 from clickintent import Taxonomy, pipeline
 from clickintent.cli import main
-from clickintent.config import Config, load_config
+from clickintent.config import Config
 from clickintent.errors import ConfigError, DataError, WorkspaceError
 from clickintent.taxonomy.people import blind, codebook, harmless, read_rows, to_csv, understand
-from workspaces import workspace
+from workspaces import copy_of, toml, workspace
 
 # --- the sample
 
@@ -166,13 +165,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(labelled: Path, tmp_path: Path) -> Config:
-    shutil.copytree(labelled, tmp_path / "w")
-    (tmp_path / "w.toml").write_text((labelled.parent / "w.toml").read_text().replace(str(labelled), "w"))
-    return load_config(tmp_path / "w.toml")
-
-
-def toml(config: Config) -> str:
-    return str(config.workspace.with_suffix(".toml"))
+    return copy_of(labelled, tmp_path)
 
 
 def run(*arguments: str, code: int = 0) -> None:

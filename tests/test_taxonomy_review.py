@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +16,14 @@ import pytest
 import factories
 from clickintent import Taxonomy, pipeline
 from clickintent.cli import main
-from clickintent.config import Config, load_config
+from clickintent.config import Config
 from clickintent.errors import ArtifactError, WorkspaceError
 from clickintent.taxonomy import novelty
 from clickintent.taxonomy.history import read
 from clickintent.taxonomy.novelty import Evidence, Proposal
 from clickintent.taxonomy.review import CommandError, Walk
 from test_taxonomy_contract import taxonomy
-from workspaces import workspace
+from workspaces import copy_of, toml, workspace
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +38,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(labelled: Path, tmp_path: Path) -> Config:
-    shutil.copytree(labelled, tmp_path / "w")
-    (tmp_path / "w.toml").write_text((labelled.parent / "w.toml").read_text().replace(str(labelled), "w"))
-    return load_config(tmp_path / "w.toml")
-
-
-def toml(config: Config) -> str:
-    return str(config.workspace.with_suffix(".toml"))
+    return copy_of(labelled, tmp_path)
 
 
 def current(config: Config) -> Taxonomy:

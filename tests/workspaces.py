@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clickintent import schema
-from clickintent.config import Config, LabelsConfig, TaxonomyConfig
+from clickintent.config import Config, LabelsConfig, TaxonomyConfig, load_config
 
 
 def bags(sessions: pa.Table) -> np.ndarray:
@@ -42,3 +43,16 @@ def workspace(folder: Path, sessions: pa.Table, **sections: Any) -> Config:
     )
     defaults = {"taxonomy": TaxonomyConfig(intents=4), "labels": LabelsConfig(min_confidence=0.2)}
     return Config(workspace=folder, **{**defaults, **sections})
+
+
+def copy_of(workspace: Path, folder: Path) -> Config:
+    """A copy of a workspace in ``folder``, for a test that changes it."""
+    shutil.copytree(workspace, folder / "w")
+    text = workspace.with_suffix(".toml").read_text()
+    (folder / "w.toml").write_text(text.replace(str(workspace), "w"))
+    return load_config(folder / "w.toml")
+
+
+def toml(config: Config) -> str:
+    """Path of its configuration."""
+    return str(config.workspace.with_suffix(".toml"))

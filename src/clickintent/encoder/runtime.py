@@ -18,7 +18,7 @@ INPUTS = ("page", "event_type", "hour_of_week", "text", "log_dwell", "log_gap", 
 OUTPUT = "session_embedding"  # not "embedding": the exporter calls inner values so
 
 #: The operation for a sum and the LayerNorm behind it takes a multiple of the two apart: without
-#: it, embedding with the default model takes 12 % less processor time (onnxruntime 1.32).
+#: it, a call of the default model takes 12 % less processor time (onnxruntime 1.32).
 _SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 #: Padded events in one call: few enough that what one operation leaves is in the core's cache for the next.

@@ -25,6 +25,7 @@ from clickintent.progress import say
 from clickintent.taxonomy import Annotation, Taxonomy, annotate, annotation_of, answered_of, diff, narrate
 from clickintent.taxonomy.edit import settle
 from clickintent.taxonomy.history import Decision, append, decided, read
+from clickintent.taxonomy.prompts import hashed
 from clickintent.taxonomy.relabel import Carried, Change, carry, joined, near_examples
 from clickintent.workspace import Workspace
 
@@ -32,6 +33,12 @@ TAXONOMY, HISTORY = "taxonomy.yaml", "taxonomies/history.jsonl"
 ANSWERS = ".llm"  # of language models
 BY_HAND = "unknown (the file was edited)"
 _MADE_FROM, _VERSION = b"made_from", b"taxonomy_version"  # metadata of annotated.parquet
+
+
+def asked(config: Config) -> list[str | None]:
+    """What a model's answers depend on; not how fast, or at what cost, they come."""
+    llm = config.llm
+    return [llm.backend, llm.base_url, llm.model, hashed(llm.prompts)]
 
 
 def archived(workspace: Workspace, version: int) -> Path:
@@ -127,17 +134,17 @@ def labelled(
     )
     ids = sessions["session_id"].combine_chunks()
     if carried.ask.any():
-        asked = annotate(sessions.filter(pa.array(carried.ask)), taxonomy, config, cache)
+        again = annotate(sessions.filter(pa.array(carried.ask)), taxonomy, config, cache)
     else:  # without the key that a model would need
         source = "keywords" if config.llm.backend == "keywords" else "llm"
-        asked = annotation_of(schema.LABELS.empty_table(), [], [], source, {})
-    states = dict(zip(*(asked.states[name].to_pylist() for name in ("session_id", "state")), strict=True))
+        again = annotation_of(schema.LABELS.empty_table(), [], [], source, {})
+    states = dict(zip(*(again.states[name].to_pylist() for name in ("session_id", "state")), strict=True))
     every = ids.to_pylist()
-    table = joined([carried.labels, asked.labels], ids)
+    table = joined([carried.labels, again.labels], ids)
     together = annotation_of(
-        table, every, [states.get(id_, "none_of_these") for id_ in every], asked.metrics["source"], {}
+        table, every, [states.get(id_, "none_of_these") for id_ in every], again.metrics["source"], {}
     )
-    metrics = {**asked.metrics, **together.metrics, "relabelled": counts}
+    metrics = {**again.metrics, **together.metrics, "relabelled": counts}
     return replace(together, metrics=metrics)
 
 

@@ -28,7 +28,6 @@ from clickintent.taxonomy import (
     IntentLabeler,
     Plan,
     Taxonomy,
-    answered_of,
     draft,
     export_graph,
     plan,
@@ -38,7 +37,6 @@ from clickintent.taxonomy import (
 )
 from clickintent.taxonomy.distill import learning_curve
 from clickintent.taxonomy.edit import succeed
-from clickintent.taxonomy.prompts import hashed
 from clickintent.workspace import Metrics, Workspace, atomically, fingerprint, write_table
 
 _LINKED_SHARE = 2 / 3  # of the sessions that an LLM annotates: those whose owner is known
@@ -61,7 +59,7 @@ def draft_taxonomy(workspace: Workspace, config: Config, force: bool) -> Metrics
 
     made_from = [
         __version__,
-        _asked(config),
+        contract.asked(config),
         config.taxonomy,
         config.seed,
         config.split,
@@ -113,7 +111,7 @@ def _beside_taxonomy(workspace: Workspace, config: Config) -> str:
     """A fingerprint of all that labels depend on beside the taxonomy: if it changes, all are asked again."""
     return fingerprint(
         __version__,
-        _asked(config),
+        contract.asked(config),
         config.labels,
         config.seed,
         _outcome(config),
@@ -122,14 +120,13 @@ def _beside_taxonomy(workspace: Workspace, config: Config) -> str:
 
 
 def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
+    taxonomy, labels, annotated = contract.with_labels(workspace, "distill")
+
     def work() -> Metrics:
-        drafted = Taxonomy.load(needed(workspace, "taxonomy.yaml", "distill", "taxonomy draft"))
-        labels = pq.read_table(needed(workspace, "labels/teacher.parquet", "distill", "label"))
-        annotated = pq.read_table(needed(workspace, "labels/annotated.parquet", "distill", "label"))
-        ids = [intent.id for intent in drafted.intents]
+        ids = taxonomy.intent_ids
         everything = model_sessions(workspace, config, "distill")
         at = split_at(everything, config)
-        sessions = rows_of(before_outcome(everything, config), answered_of(annotated))
+        sessions = rows_of(before_outcome(everything, config), annotated["session_id"].combine_chunks())
         embeddings = embeddings_of(workspace, config, sessions, "distill")
         targets = soft_targets(labels, sessions["session_id"].to_pylist(), ids)
         is_past = pc.less(sessions["end"], at).to_numpy()
@@ -150,7 +147,7 @@ def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
         wanted, cutoff = config.labels.min_precision, config.labels.min_confidence
         if wanted:
             cutoff = max(cutoff, student.cutoff(wanted))
-        found = _labels(student, stored, cutoff, not wanted, drafted.version)
+        found = _labels(student, stored, cutoff, not wanted, taxonomy.version)
         write_table(found, workspace.path("labels/student.parquet"))
         counts = {
             "sessions": stored.num_rows,
@@ -191,12 +188,6 @@ def _to_draft_from(workspace: Workspace, config: Config) -> tuple[pa.Table, np.n
     sessions = before_outcome(model_sessions(workspace, config, "taxonomy"), config)
     sessions = past(sessions, split_at(sessions, config))
     return sessions, embeddings_of(workspace, config, sessions, "taxonomy")
-
-
-def _asked(config: Config) -> list[str | None]:
-    """What the answers depend on; not how fast, or at what cost, they come."""
-    llm = config.llm
-    return [llm.backend, llm.base_url, llm.model, hashed(llm.prompts)]
 
 
 def _to_annotate(sessions: pa.Table, config: Config) -> pa.Table:

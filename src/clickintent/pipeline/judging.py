@@ -44,7 +44,13 @@ def check(
     """
     with open_workspace(config.workspace) as workspace:
         taxonomy = contract.with_labels(workspace, "taxonomy check")[0]
-        basis = [config.gates, config.seed, config.llm, taxonomy.digest, workspace.record("label")]
+        basis = [
+            config.gates,
+            config.seed,
+            contract.asked(config),
+            taxonomy.digest,
+            workspace.record("label"),
+        ]
         found = _kept(workspace, "gates", _of_labels, (config, taxonomy), basis, force)
         for name, measure, wanted in (
             ("stability", _stability, stability),
@@ -95,7 +101,7 @@ def _stability(workspace: Workspace, config: Config, taxonomy: Taxonomy) -> list
     sessions = before_outcome(model_sessions(workspace, config, "taxonomy check"), config)
     sessions = past(sessions, split_at(sessions, config))
     embeddings = embeddings_of(workspace, config, sessions, "taxonomy check")
-    cache = workspace.path(".llm")
+    cache = workspace.path(contract.ANSWERS)
     drafts = [draft(sessions, embeddings, config, cache, order=order) for order in (0, 1)]
     shown = sessions.take(_drawn(sessions.num_rows, config))
     ids = shown["session_id"].to_pylist()
@@ -113,7 +119,7 @@ def _agreement(workspace: Workspace, config: Config, taxonomy: Taxonomy) -> list
     sessions = rows_of(everything, chosen["session_id"].combine_chunks())
     # in another company than before, or the answers would come from the cache
     sessions = sessions.take(np.random.default_rng(config.seed).permutation(sessions.num_rows))
-    again = annotate(sessions, taxonomy, config, workspace.path(".llm"))
+    again = annotate(sessions, taxonomy, config, workspace.path(contract.ANSWERS))
     answered = pc.is_in(chosen["session_id"], value_set=pa.array(again.answered, pa.string()))
     both = chosen.filter(answered)
     if not both.num_rows:

@@ -31,8 +31,9 @@ from clickintent.downstream.truth import conversion_oracle, tile_oracle
 from clickintent.errors import DataError, EmptyInputError
 from clickintent.events.coding import pseudonyms
 from clickintent.events.prefix import events_before
+from clickintent.pipeline import contract
 from clickintent.pipeline.inputs import embeddings_of, load_encoder, needed
-from clickintent.taxonomy import IntentLabeler, Taxonomy, answered_of, soft_targets
+from clickintent.taxonomy import IntentLabeler, soft_targets
 from clickintent.workspace import Metrics, Workspace
 
 
@@ -160,13 +161,9 @@ def _features(
 
 def _teacher_labels(workspace: Workspace, sessions: pa.Table) -> np.ndarray:
     """The teacher's confidences (n, intents); NaN for sessions that it was not asked about."""
-    taxonomy = Taxonomy.load(needed(workspace, "taxonomy.yaml", "evaluate", "taxonomy draft"))
-    labels = pq.read_table(needed(workspace, "labels/teacher.parquet", "evaluate", "label"))
-    annotated = pq.read_table(needed(workspace, "labels/annotated.parquet", "evaluate", "label"))
-    found = soft_targets(
-        labels, sessions["session_id"].to_pylist(), [intent.id for intent in taxonomy.intents]
-    ).astype(np.float32)
-    asked = pc.is_in(sessions["session_id"], value_set=answered_of(annotated)).to_numpy()
+    taxonomy, labels, annotated = contract.with_labels(workspace, "evaluate")
+    found = soft_targets(labels, sessions["session_id"].to_pylist(), taxonomy.intent_ids)
+    asked = pc.is_in(sessions["session_id"], value_set=annotated["session_id"].combine_chunks()).to_numpy()
     found[~asked] = np.nan
     return found
 

@@ -19,7 +19,7 @@ from clickintent import schema
 from clickintent.config import Config
 from clickintent.errors import DataError, LanguageModelError
 from clickintent.progress import progress, say
-from clickintent.taxonomy import keywords
+from clickintent.taxonomy import keyword_labels
 from clickintent.taxonomy.backends import open_model
 from clickintent.taxonomy.content import shorten
 from clickintent.taxonomy.generate import as_data, described
@@ -84,7 +84,7 @@ def annotate(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path
         LanguageModelError: if the endpoint cannot be used, or gives no usable answer at all.
     """
     if config.llm.backend == "keywords":
-        table = keywords.annotate(sessions, taxonomy, min_confidence=config.labels.min_confidence)
+        table = keyword_labels.annotate(sessions, taxonomy, min_confidence=config.labels.min_confidence)
         ids = sessions["session_id"].to_pylist()
         return annotation_of(table, ids, ["none_of_these"] * len(ids), "keywords", {})
     with open_model(config, cache) as model:
