@@ -46,7 +46,7 @@ def _counted(network: Network, chunk: Chunk, space: FeatureSpace, length: int) -
     rows = np.flatnonzero(chunk.events.lengths >= length)[:_SESSIONS]
     cuts = Cuts(offsets[rows], offsets[rows] + length, offsets[rows + 1])
     batch = pad(chunk.events, cuts.starts, cuts.lengths)
-    masks = Masks(*np.zeros((4, *batch.page.shape), dtype=bool))
+    masks = Masks(*np.zeros((5, *batch.page.shape), dtype=bool))
     answers = targets(chunk.events, chunk.following, cuts, batch, masks, space)
     # of the backends of attention, this one consists of matrix products that are counted on any device
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

@@ -63,6 +63,18 @@ def test_themes_are_apart(themed: SessionEncoder) -> None:
     assert (nearest == theme)[tells].mean() > 0.9
 
 
+def test_pages_at_new_addresses_are_read_by_their_titles(themed: SessionEncoder) -> None:
+    """After a relaunch a session is nearest to itself as it was, though training saw none of its pages."""
+    before = factories.themed_sessions(400)
+    rows = before.to_pylist()
+    for row in rows:
+        row["events"] = [{**event, "page": f"/2027{event['page']}"} for event in row["events"]]
+    known, moved = themed.embed(before), themed.embed(factories.sessions(rows))
+    nearest = np.linalg.norm(moved[:, None] - known, axis=2).argmin(axis=1)
+    same = [rows[i]["n_events"] == rows[j]["n_events"] and i % 4 == j % 4 for i, j in enumerate(nearest)]
+    assert np.mean(same) > 0.8
+
+
 def test_metrics(themed: SessionEncoder) -> None:
     m = themed.metrics
     assert (m["sessions"], m["held_out_sessions"]) == (380, 20)

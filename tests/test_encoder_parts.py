@@ -100,7 +100,8 @@ def test_masked_answers_are_nowhere_in_the_input(data: st.DataObject) -> None:
     gap[:, 1:] |= masks.dwell[:, :-1]
     dwell = masks.dwell.copy()
     dwell[:, :-1] |= masks.gap[:, 1:]
-    events.page[masks.content.ravel()] = rng.integers(3, 12, masks.content.sum())
+    unseen = masks.content | masks.page
+    events.page[unseen.ravel()] = rng.integers(3, 12, unseen.sum())
     events.event_type[masks.content.ravel()] = OOV
     events.text[masks.content.ravel()] = len(flat.texts) - 1
     events.log_gap[gap.ravel()] = 9.0
@@ -115,8 +116,10 @@ def test_masks_hide_something_of_each_kind_in_a_quarter_of_the_sessions() -> Non
     for mask in vars(masks).values():
         assert 0.05 < mask[:, :6].mean() < 0.18
         assert not mask[:, 6:].any()
-    some = np.any([mask.any(axis=1) for mask in vars(masks).values()], axis=0)
+    fields = [masks.content, masks.dwell, masks.gap, masks.calendar]
+    some = np.any([mask.any(axis=1) for mask in fields], axis=0)
     assert 0.2 < some.mean() < 0.3
+    assert not draw_masks(lengths, 8, np.random.default_rng(0), unknown_page=0.0).page.any()
     batch = Batch(
         np.ones((2000, 8), np.int64),
         np.ones((2000, 8), np.int64),
@@ -126,6 +129,9 @@ def test_masks_hide_something_of_each_kind_in_a_quarter_of_the_sessions() -> Non
     )
     hidden = apply_masks(batch, masks)
     assert (hidden.page[masks.content] == MASK).all()
+    unknown = masks.page & ~masks.content
+    assert (hidden.page[unknown] == OOV).all()
+    assert hidden.text[unknown].all()
     assert (hidden.event_type[masks.content] == MASK).all()
     assert not hidden.text[masks.content].any()
     assert not hidden.numeric[masks.dwell, DWELL].any()

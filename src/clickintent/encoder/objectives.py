@@ -15,6 +15,9 @@ and from the vector of a masked event what was masked (*masked*). Masking is at 
 is masked when embedding. Fields which tell each other are masked together: page, type and text of an event;
 its dwell and the next one's gap, which are the same time.
 
+The page of every tenth event is called unknown, its text left in place and the page itself still asked for:
+so a page that training never saw is read by its text. Without texts there would be nothing to read.
+
 Weights and shares were chosen on seed 1 of the tasks in benchmarks/quality.py; docs/benchmarks.md says what
 else was tried and what it did.
 """
@@ -39,6 +42,7 @@ from clickintent.encoder.features import (
     MASK,
     NO_DWELL,
     NO_GAP,
+    OOV,
     PAD,
     Batch,
     Encoded,
@@ -64,6 +68,7 @@ WEIGHTS = {
 
 _MASKED_SESSIONS = 0.25
 _FIELD, _EVENT, _COLUMN = 0.15, 0.10, 0.10
+UNKNOWN_PAGE = 0.10
 _IGNORE = -100
 _FUTURE_EVENTS = 64
 
@@ -75,12 +80,15 @@ class Masks:
     """What was hidden from a batch, each (B, L)."""
 
     content: Bools  # page, event type and text
+    page: Bools  # the page alone: it is called unknown
     dwell: Bools
     gap: Bools
     calendar: Bools
 
 
-def draw_masks(lengths: Ints, longest: int, rng: np.random.Generator) -> Masks:
+def draw_masks(
+    lengths: Ints, longest: int, rng: np.random.Generator, *, unknown_page: float = UNKNOWN_PAGE
+) -> Masks:
     """Draw what to hide; nothing outside the windows."""
     shape = (len(lengths), longest)
     inside = (np.arange(longest) < lengths[:, None]) & (rng.random((len(lengths), 1)) < _MASKED_SESSIONS)
@@ -92,7 +100,8 @@ def draw_masks(lengths: Ints, longest: int, rng: np.random.Generator) -> Masks:
     # An event's dwell is the gap of the next one.
     dwell[:, :-1] |= gap[:, 1:]
     gap[:, 1:] |= dwell[:, :-1]
-    return Masks(content, dwell & inside, gap & inside, calendar)
+    page = (np.arange(longest) < lengths[:, None]) & (rng.random(shape) < unknown_page)
+    return Masks(content, page, dwell & inside, gap & inside, calendar)
 
 
 def apply_masks(batch: Batch, masks: Masks) -> Batch:
@@ -104,7 +113,7 @@ def apply_masks(batch: Batch, masks: Masks) -> Batch:
     numeric[masks.gap, NO_GAP] = 1.0
     numeric[masks.calendar, CALENDAR] = 0.0
     return Batch(
-        page=np.where(masks.content, MASK, batch.page),
+        page=np.where(masks.content, MASK, np.where(masks.page, OOV, batch.page)),
         event_type=np.where(masks.content, MASK, batch.event_type),
         numeric=numeric,
         text=np.where(masks.content, 0, batch.text),

@@ -26,7 +26,7 @@ from clickintent.encoder.chunks import Chunk, Chunks, TrainingData
 from clickintent.encoder.distributed import ALONE, Team
 from clickintent.encoder.features import Ints, pad
 from clickintent.encoder.network import Network
-from clickintent.encoder.objectives import WEIGHTS, apply_masks, draw_masks, targets
+from clickintent.encoder.objectives import UNKNOWN_PAGE, WEIGHTS, apply_masks, draw_masks, targets
 from clickintent.encoder.packed import can_pack
 from clickintent.encoder.runtime import cpu_threads
 from clickintent.progress import progress
@@ -143,7 +143,8 @@ class _Run:
         rng = np.random.default_rng([self._seed, *place, self._team.rank])
         torch.manual_seed(int(rng.integers(2**63)))  # of dropout
         batch = pad(chunk.events, cuts.starts, cuts.lengths)
-        masks = draw_masks(batch.lengths, batch.page.shape[1], rng)
+        unknown = 0.0 if self._config.text == "none" else UNKNOWN_PAGE
+        masks = draw_masks(batch.lengths, batch.page.shape[1], rng, unknown_page=unknown)
         answers = targets(chunk.events, chunk.following, cuts, batch, masks, self._data.space)
         with _precision(self._config.device):
             losses = self._module(apply_masks(batch, masks), chunk.texts, answers)

@@ -20,7 +20,7 @@ from clickintent.pipeline.human import agreement, export_labels, import_labels
 from clickintent.pipeline.judging import check
 from clickintent.pipeline.proposing import propose
 from clickintent.pipeline.reviewing import Review, approve, review
-from clickintent.workspace import Metrics, Workspace, open_workspace
+from clickintent.workspace import Metrics, Workspace, open_workspace, write_text
 
 __all__ = [
     "Review",
@@ -179,9 +179,14 @@ def run(config: Config, *, force: bool = False) -> Metrics:
 
 
 def demo(workspace: Path, *, sessions: int = 60_000, seed: int = 7, force: bool = False) -> Metrics:
-    """Simulate a bank of about ``sessions`` web sessions in ``workspace`` and run every stage on it."""
+    """Simulate a bank of about ``sessions`` web sessions in ``workspace`` and run every stage on it.
+
+    Every other command goes on with what it made from ``simbank/clickintent.toml`` in the workspace.
+    """
     workspace = workspace.resolve()
     bank = SimBankConfig(out=workspace / "simbank", sessions=sessions)
     simulate(Config(workspace=workspace, seed=seed, simbank=bank), force=force)
-    config = load_config(bank.out / "clickintent.toml")
-    return run(config.model_copy(update={"workspace": workspace, "seed": seed}), force=force)
+    path = bank.out / "clickintent.toml"
+    alone = path.read_text(encoding="utf-8")
+    write_text(alone.replace('workspace = "workspace"', f'workspace = ".."\nseed = {seed}'), path)
+    return run(load_config(path), force=force)
