@@ -43,9 +43,36 @@ def metrics(**sections: Any) -> dict[str, Any]:
         "sessions": {"sessions": 420, "events_per_session": {"mean": 2.4}, "bots": 20},
         "taxonomy": {"source": "llm", "version": 1, "intents": 4},
         "labels": {"source": "llm", "sessions": 400},
+        "student": student(),
         "conversion": {"kind": "account", **comparison("micro_f1", 0.05)},
         "tiles": comparison("macro_recall_at_1", -0.05),
     } | sections
+
+
+def student(**changes: object) -> dict[str, object]:
+    """A student's section of the metrics."""
+    return {
+        "n_train": 700,
+        "n_test": 150,
+        "micro_f1_vs_teacher": 0.812,
+        "top1_agreement": 0.84,
+        "ece": 0.0213,
+        "reliability": [{"n": 10, "confidence": c, "right": c - 0.05} for c in (0.2, 0.5, 0.9)],
+        "learning_curve": [
+            {"n_train": 350, "micro_f1_vs_teacher": 0.79},
+            {"n_train": 700, "micro_f1_vs_teacher": 0.812},
+        ],
+        "abstention": [
+            {"wanted": 0.9, "cutoff": 0.61, "precision": 0.91, "sessions_labelled": 0.42},
+            {"wanted": 0.95, "cutoff": None, "precision": None, "sessions_labelled": 0.0},
+        ],
+        "intents": {
+            "i1": {"precision": 0.7, "recall": 0.5, "f1": 0.583, "support": 40},
+            "i2": {"precision": 0.9, "recall": 0.8, "f1": 0.847, "support": 40},
+            "i3": {"precision": None, "recall": 0.0, "f1": 0.0, "support": 3},
+        },
+        **changes,
+    }
 
 
 def taxonomy(names: tuple[str, ...] = NAMES, **changes: Any) -> Taxonomy:

@@ -86,6 +86,8 @@ def test_it_is_well_formed_and_every_chart_has_its_place() -> None:
         "time",
         "movers",
         "map",
+        "reliability",
+        "learning",
         "conversion-scores",
         "conversion-differences",
         "tiles-scores",
@@ -286,6 +288,23 @@ def test_values_that_are_not_known_do_not_stop_the_report() -> None:
         in words
     )
     assert "nan" not in words.lower()
+
+
+def test_how_far_labels_can_be_trusted() -> None:
+    page = Document(build(report(40))).words
+    assert "On 150 labelled sessions that it was not trained on" in page
+    assert "micro F1 of 0.812" in page
+    assert "mean distance from it is 0.021" in page
+    assert "from 350 to 700 labelled sessions, changed it by +0.022" in page
+    assert "not reached" in page
+    worst = page[page.index("Told worst") :][:400]
+    assert worst.index(NAMES[0]) < worst.index(NAMES[1])
+    assert NAMES[2] not in worst, "three sessions tell nothing"
+
+
+@pytest.mark.parametrize("section", [None, {}, {"micro_f1_vs_teacher": None, "reliability": []}])
+def test_an_unmeasured_student_has_no_section(section: object) -> None:
+    assert "How far to trust" not in build(report(40, metrics=metrics(student=section)))
 
 
 def test_the_banner_says_when_no_language_model_named_the_intents() -> None:

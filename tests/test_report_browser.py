@@ -107,6 +107,7 @@ def test_charts_are_drawn_and_hostile_data_is_inert(policy: bool, tmp_path: Path
 
     charts = re.findall(r'<div class="chart[^"]*" id="chart-([\w-]+)"[^>]*data-drawn="yes"', dom)
     expected = {"reasons", "links", "time", "movers", "map", "lifts", "rates", "conversion-prefixes"}
+    expected |= {"reliability", "learning"}
     expected |= {f"{task}-{part}" for task in ("conversion", "tiles") for part in ("scores", "differences")}
     assert set(charts) == expected
     for name in expected:

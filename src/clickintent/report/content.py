@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clickintent.report import charts, lifts, made, summary, tasks, views, words
+from clickintent.report import charts, lifts, made, summary, tasks, trust, views, words
 from clickintent.report.data import ReportData
 from clickintent.report.results import Interval, Task, read_task
 from clickintent.report.vega import Spec
@@ -70,6 +70,7 @@ class Page:
     largest: float = 0.0  # share of the most frequent intent
     has_rates: bool = False
     taxonomy: Mapping[str, Any] = field(default_factory=dict)
+    trust: trust.Trust | None = None
     tasks: list[tasks.TaskView] = field(default_factory=list)
     grid: lifts.Grid | None = None
     overall: Interval | None = None
@@ -113,6 +114,8 @@ def assemble(data: ReportData) -> Page:
     _in_time(page, sessions, found)
     _map(page, data, found)
     _taxonomy(page, metrics, data, found)
+    page.trust = trust.view(metrics.get("student"), {i.id: i.name for i in found})
+    page.specs |= page.trust.charts if page.trust else {}
     page.tasks = [tasks.view(task, name, findings.get(name)) for name, task in read.items()]
     page.specs |= {f"{t.id}-{part}": spec for t in page.tasks for part, spec in t.charts.items()}
     _conversion_by_intent(page, sessions, found, read["conversion"])
