@@ -49,12 +49,14 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_NAME, KEY)
 
 
-def config(folder: Path, url: str | None, *, minibatch: int = 20, intents: int = 4, **llm: Any) -> Config:
+def config(
+    folder: Path, url: str | None, *, minibatch: int = 20, intents: int = 4, patience: int = 3, **llm: Any
+) -> Config:
     options = {"retries": 2, "concurrency": 4, "timeout_s": 10.0, **llm}
     return Config(
         workspace=folder,
         llm=LlmConfig(backend="openai", base_url=url, model="test-model", api_key_env=KEY_NAME, **options),
-        taxonomy=TaxonomyConfig(intents=intents, sample=80, minibatch=minibatch),
+        taxonomy=TaxonomyConfig(intents=intents, sample=80, minibatch=minibatch, patience=patience),
         labels=LabelsConfig(min_confidence=0.2),
     )
 
@@ -233,6 +235,22 @@ def test_unknown_references_are_dropped_and_counted(tmp_path: Path) -> None:
     lost = set(sessions["session_id"].to_pylist()) - set(annotation.answered)
     assert len(lost) == annotation.metrics["unanswered"] + annotation.metrics["unsupported"] >= 2
     assert lost.isdisjoint(annotation.labels["session_id"].to_pylist())
+
+
+@pytest.mark.parametrize(("patience", "updates"), [(1, 1), (3, 3), (100, None)])
+def test_drafting_ends_when_nothing_changes_any_more(
+    tmp_path: Path, patience: int, updates: int | None
+) -> None:
+    def settled(task: str, user: str) -> dict[str, Any]:
+        return plausible(task, user) if task == "Draft" else {"intents": [], "merges": [], "remove": []}
+
+    sessions = factories.themed_sessions(200)
+    with LlmServer(answer=settled) as server:
+        settings = config(tmp_path, server.url, minibatch=8, intents=12, patience=patience)
+        draft(sessions, embed(sessions), settings, tmp_path / "cache")
+        asked = sum("review a taxonomy" not in request.user for request in server.requests)
+    all_of_them = -(-min(80, len(to_draft_from(sessions, embed(sessions), settings))) // 8)
+    assert asked == (all_of_them if updates is None else 1 + updates)
 
 
 def test_sessions_left_out_of_an_answer_are_asked_again(tmp_path: Path) -> None:
@@ -592,7 +610,7 @@ def test_a_plan_knows_what_is_answered_and_shows_what_is_sent(tmp_path: Path) ->
 def test_a_plan_of_the_draft_knows_the_next_request(tmp_path: Path) -> None:
     sessions = factories.themed_sessions(60)
     with LlmServer() as server:
-        settings = config(tmp_path, server.url, minibatch=10)
+        settings = config(tmp_path, server.url, minibatch=10, patience=99)
         narratives = to_draft_from(sessions, embed(sessions), settings)
         planned = plan_draft(narratives, settings, tmp_path / "cache")
         assert server.requests == []

@@ -168,6 +168,8 @@ class TaxonomyConfig(_Frozen):
     intents: Annotated[int, Field(ge=2)] = 35
     sample: Annotated[int, Field(ge=10)] = 1000  # sessions shown to the LLM while it drafts
     minibatch: Annotated[int, Field(ge=1)] = 50
+    #: Drafting ends before the whole sample was shown when so many minibatches in a row changed nothing.
+    patience: Annotated[int, Field(ge=1)] = 3
     #: The sample is made smaller until its sessions, as they are told, fit into so many tokens (estimated).
     sample_tokens: Annotated[int, Field(ge=1000)] = 100_000
 

@@ -1,9 +1,9 @@
 """Drafting the taxonomy with a language model: generate, update, review.
 
 The way of TnT-LLM (Wan et al. 2024) and of PAPER's third step: the first minibatch of sessions gives a draft,
-each further one changes it, a review brings it down to the wanted size. Updates and the review answer with
-changes, not with the whole list, so that an intent is never lost because the model forgot to repeat it.
-Whatever refers to an id or a session that was not given is dropped and counted.
+each further one changes it until none does, a review brings it down to the wanted size. Updates and the
+review answer with changes, not with the whole list, so that an intent is never lost because the model forgot
+to repeat it. Whatever refers to an id or a session that was not given is dropped and counted.
 """
 
 from __future__ import annotations
@@ -50,18 +50,23 @@ def generate(
     batches = minibatches(narratives, config.minibatch, seed=seed)
     wide = widest(config)
     board = Board(prompts, scripts_in(narratives) | {*scripts(prompt_text(prompts))})
+    quiet = 0  # minibatches in a row that changed nothing
     with progress("draft", len(batches) + 1, "requests") as advance:
         for number, batch in enumerate(batches):
-            sessions = as_data(batch)
+            sessions, before = as_data(batch), described(board.intents())
             if not board.entries:
                 user = prompt("generate", prompts, limit=wide, sessions=sessions)
                 drafted = model.complete(system, user, Draft)
                 board.apply(Revision(intents=_new(drafted), merges=[], remove=[]), batch)
             else:
-                listed = described(board.intents())
-                user = prompt("update", prompts, limit=wide, sessions=sessions, taxonomy=listed)
+                user = prompt("update", prompts, limit=wide, sessions=sessions, taxonomy=before)
                 board.apply(model.complete(system, user, Revision), batch)
+                quiet = quiet + 1 if described(board.intents()) == before else 0
             advance(number + 1, f"({len(board.entries)} intents)")
+            if quiet == config.patience and number + 1 < len(batches):
+                unseen = sum(len(later) for later in batches[number + 1 :])
+                say(f"  nothing changed in {quiet} minibatches: {unseen} sessions were not needed")
+                break
         if not board.entries:
             raise LanguageModelError(
                 f"{model.name} named no intent that any session supports, in {len(batches)} requests. Try "

@@ -61,9 +61,10 @@ class Plan:
         if not self.calls:
             return f"{self._about()}: no calls, no cost."
         cost = f"{self.cost:,.2f}" if self.cost else "unknown: set llm.price_per_million_input and _output"
+        most = "at most " if self.calls > len(self.requests) else ""  # later ones depend on the answers
         return (
             f"{self._about()}\n"
-            f"calls          {self.calls:,}\n"
+            f"calls          {most}{self.calls:,}\n"
             f"input tokens   {self.input_tokens:,} (estimated)\n"
             f"output tokens  {self.output_tokens:,} (estimated)\n"
             f"cost           {cost}\n"
