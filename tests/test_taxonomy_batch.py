@@ -103,6 +103,26 @@ def test_a_whole_run_through_files_equals_one_over_http(
     assert refused(tmp_path) == []
 
 
+def test_what_drafting_refused_is_still_listed_when_labelling_has_read_the_same_file(tmp_path: Path) -> None:
+    sessions = factories.themed_sessions(60)
+    embeddings = embed(sessions)
+    wanted = batch_config(tmp_path, minibatch=100)
+
+    def work() -> None:
+        taxonomy = draft(sessions, embeddings, wanted, tmp_path / ".llm")
+        annotate(sessions, taxonomy, wanted, tmp_path / ".llm")
+
+    for _ in range(2):  # the draft, its review
+        with pytest.raises(AnswersNeededError):
+            work()
+        good = [answered(request) for request in requests_in(tmp_path)]
+        write_lines(tmp_path / "llm" / "responses.jsonl", [*good, "{not json", *good, *good])
+    with pytest.raises(AnswersNeededError, match=r"4 lines = 0 used \+ 1 answered before \+ 3 refused"):
+        work()
+    second = "a second answer to the same request"
+    assert refused(tmp_path) == [(2, "not JSON"), (3, second), (4, second)]
+
+
 def test_requests_are_openai_batch_lines(tmp_path: Path) -> None:
     sessions = factories.themed_sessions(60)
     with pytest.raises(AnswersNeededError) as caught:

@@ -61,6 +61,14 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
         yield None
 
 
+def _refused_before(path: Path, responses: Sequence[Path]) -> dict[tuple[str, int], str]:
+    """Why lines of these responses were refused when an earlier stage read them, by file and line."""
+    if not path.exists() or any(p.stat().st_mtime_ns > path.stat().st_mtime_ns for p in responses):
+        return {}
+    refused = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {(row["file"], row["line"]): row["reason"] for row in refused}
+
+
 def _read(file: str, number: int, raw: bytes) -> Line:
     def refused(problem: str, custom_id: str = "") -> Line:
         return Line(file, number, custom_id, None, problem)
@@ -129,7 +137,9 @@ class BatchModel(RecordedModel):
         super().__init__(config, cache, read_only=False)
         self._folder = folder
         self._budget = Budget(config, self._cache, self.usage)
-        self._lines = list(read_responses(sorted(folder.glob("responses*.jsonl"))))
+        paths = sorted(folder.glob("responses*.jsonl"))
+        self._lines = list(read_responses(paths))
+        self._refused_before = _refused_before(folder / "refused.jsonl", paths)
         self._fate: dict[int, str] = {n: line.problem for n, line in enumerate(self._lines) if line.problem}
         self._by_id: dict[str, list[tuple[int, Reply]]] = {}
         for n, line in enumerate(self._lines):
@@ -194,7 +204,8 @@ class BatchModel(RecordedModel):
         refused = []
         for n, line in enumerate(self._lines):
             known = self._cache.get(line.custom_id) is not None
-            fate = self._fate.get(n) or (_BEFORE if known else _CLOSED)
+            before = self._refused_before.get((line.file, line.number))
+            fate = self._fate.get(n) or before or (_BEFORE if known else _CLOSED)
             counts[fate] += 1
             if fate not in (_USED, _BEFORE):
                 refused.append(json.dumps({"file": line.file, "line": line.number, "reason": fate}) + "\n")
