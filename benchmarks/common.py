@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+ABOUT = ("benchmark", "date", "command", "machine", "versions")
 PACKAGES = ("clickintent", "duckdb", "ibis-framework", "lightgbm", "numpy", "onnxruntime", "pyarrow", "torch")
 
 
 def _short(argument: str) -> str:
     """A path of this machine by its last part alone."""
     return Path(argument).name if Path(argument).is_absolute() else argument
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """Figures written before, without what ``write_results`` says of the run; empty if there are none."""
+    path = RESULTS / f"{name}.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {key: value for key, value in record.items() if key not in ABOUT}
 
 
 def write_results(name: str, figures: dict[str, Any]) -> Path:
