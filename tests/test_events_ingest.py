@@ -102,6 +102,24 @@ def test_every_broken_row_is_quarantined_with_its_reason_and_nothing_else(tmp_pa
     assert sum(metrics["events"]["quarantine_reasons"].values()) == len(BROKEN)
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("(direct)", None),
+        ("(Organic)", None),
+        ("(referral)", None),
+        ("(not set)", None),
+        ("(spring)", "(spring)"),
+        ("direct", "direct"),
+    ],
+)
+def test_that_there_was_no_campaign_is_no_campaign(said: str, kept: str | None, tmp_path: Path) -> None:
+    columns = {name: column for name, column in COLUMNS.items() if name != "text"} | {"campaign": "term"}
+    path = parquet(tmp_path / "raw.parquet", [row(term=said)])
+    _, tables = run(config(path, columns), tmp_path / "out")
+    assert [session["campaign"] for session in tables["sessions"]] == [kept]
+
+
 def test_a_simulated_future_is_accepted_but_not_a_lone_row_beyond_it(tmp_path: Path) -> None:
     future = 2_500_000_000  # 2049, in seconds
     rows = [row(time=str(future + i)) for i in range(5)] + [row(time=str(future + 10**8))]

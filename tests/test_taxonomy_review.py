@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -116,6 +117,49 @@ def test_a_wrong_line_stops_and_keeps_what_came_before(
     assert current(config).version == 3  # the review that was cut off made version 2
     names = [Taxonomy.load(config.workspace / f"taxonomies/v{n}.yaml").intents[0].name for n in (2, 3)]
     assert names == ["Two", "Three"]
+
+
+def test_first_letters_are_enough_where_they_are_of_one_command(config: Config) -> None:
+    first, second, *_ = current(config).intent_ids
+    review(config, "a", "ren Something else", "sk", "b", "g " + first, "q")
+    assert history(config)[1:] == [("Kim", "approve", first), ("Kim", "rename", second)]
+    review(config, "r", code=1)  # rename, redefine or reject
+    review(config, "d", code=1)  # only a proposal can be dismissed
+    assert len(history(config)) == 3
+
+
+def test_in_a_terminal_each_intent_is_shown_and_a_wrong_word_is_asked_again(config: Config) -> None:
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-m", "clickintent", "taxonomy", "review", toml(config), "--by", "Kim"]
+    environment = {**os.environ, "TERM": "dumb", "COLUMNS": "120"}
+    process = subprocess.Popen(command, stdin=its_end, stdout=its_end, stderr=its_end, env=environment)
+    told = ""
+
+    def until(wanted: str) -> None:
+        nonlocal told
+        told = ""
+        while wanted not in told:
+            told += os.read(terminal, 65536).decode(errors="replace")
+
+    names = [intent.name for intent in current(config).intents]
+    try:
+        until("> ")
+        assert names[0] in told
+        os.write(terminal, b"dance\n")
+        until("> ")
+        assert "'dance' is none of skip" in " ".join(told.split())
+        os.write(terminal, b"approve\n")
+        until("> ")
+        assert names[1] in told
+        process.send_signal(signal.SIGINT)
+        until("history.jsonl")
+        assert process.wait() == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+        os.close(its_end)
+    assert [action for _, action, _ in history(config)] == ["draft", "approve"]
 
 
 def test_ctrl_c_loses_nothing_that_was_decided(config: Config) -> None:

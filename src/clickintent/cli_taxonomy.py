@@ -16,12 +16,15 @@ from clickintent.errors import ArtifactError, ConfigError, DataError, WorkspaceE
 from clickintent.pipeline.reviewing import Review
 from clickintent.progress import console, say
 from clickintent.taxonomy import Intent, Plan, Taxonomy, diff, prompts
+from clickintent.taxonomy.content import shorten
 from clickintent.taxonomy.novelty import Proposal
 from clickintent.taxonomy.review import CommandError, Made
 from clickintent.workspace import Metrics
 
 taxonomy_app = App(name="taxonomy", help="Draft, check, review, compare and approve the taxonomy of intents.")
 labels_app = App(name="labels", help="Labels by people: a blinded sample out, labels in, agreement.")
+
+_EXAMPLE = 240  # characters of a session, in a review
 
 File = Annotated[Path, Parameter(help="The configuration, a clickintent.toml.")]
 Force = Annotated[bool, Parameter(negative="", help="Do it again, even if nothing has changed.")]
@@ -147,7 +150,7 @@ def _show(here: Intent | Proposal, started: Review) -> None:
             console.print(f"[dim]{count:,} sessions[/]")
         examples = started.sessions(here.id) or here.examples
     for example in examples:
-        console.print(f"  · {escape(example)}", soft_wrap=True)
+        console.print(f"  · {escape(shorten(example, _EXAMPLE))}", soft_wrap=True)
 
 
 @taxonomy_app.command

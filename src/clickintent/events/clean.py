@@ -40,6 +40,8 @@ NOTHING = (
     "not available in demo dataset",
 )
 _LONGEST = max(map(len, NOTHING))
+#: What Google Analytics writes as the campaign of a visit that no campaign brought.
+_NO_CAMPAIGN = ("(direct)", "(organic)", "(referral)")
 
 #: Reasons for quarantine, in the order in which they are asked; before them whatever the source says.
 NO_CONSENT = "no consent"
@@ -345,6 +347,10 @@ def _text(raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
     return (clean,), removed
 
 
+def _campaign(raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+    return ((None,), ()) if raw.strip().lower() in _NO_CAMPAIGN else _text(raw)
+
+
 def _host(raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
     return (paths.host(raw),), ()
 
@@ -359,7 +365,7 @@ _PLAIN: dict[str, _Clean] = {
     "event_type": _event_type,
     "referrer": _host,
     "title": _text,
-    "campaign": _text,
+    "campaign": _campaign,
     "device": _text,
     "country": _text,
 }

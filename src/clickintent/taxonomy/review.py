@@ -24,6 +24,7 @@ merge ID                          it is the same as ID, which stays
 split NAME: DEFINITION | NAME: DEFINITION …
 reject                            it is no intent
 skip (or an empty line), back, go ID, list, help, quit
+The first letters are enough where no other command begins with them: a, mo AREA, q.
 For a proposal: accept, or accept NAME; dismiss.
 A reason may follow any of them, after two dashes: reject -- nobody could act on it
 """
@@ -85,7 +86,8 @@ class Walk:
 
     def decides(self, line: str) -> bool:
         """Whether a line, if it can be followed, decides something."""
-        return line.partition(" -- ")[0].split(maxsplit=1)[:1] not in ([], *([verb] for verb in _WALKING))
+        words = line.partition(" -- ")[0].split(maxsplit=1)
+        return self._verb(words[0] if words else "") not in _WALKING
 
     def next_version(self) -> None:
         """Let the next change begin another version, because the present one is in use."""
@@ -118,12 +120,18 @@ class Walk:
         return made
 
     def _verb(self, word: str) -> str:
-        verbs = (*_WALKING, *_DECIDING, *_PROPOSED)
+        """The command that a word is, or of those that go with what is looked at the only one it begins."""
+        verbs: tuple[str, ...] = (*_WALKING, *_DECIDING, *_PROPOSED)
         if not word:
             return "skip"
-        if word not in verbs:
-            raise CommandError(f"{word!r} is none of {', '.join(verbs)}.")
-        return word
+        if word in verbs:
+            return word
+        fitting: tuple[str, ...] = (*_WALKING, *(_PROPOSED if isinstance(self.here, Proposal) else _DECIDING))
+        begun = [verb for verb in fitting if verb.startswith(word)]
+        if len(begun) != 1:
+            several = f" {word!r} may be {' or '.join(begun)}." if begun else ""
+            raise CommandError(f"{word!r} is none of {', '.join(fitting)}.{several}")
+        return begun[0]
 
     def _walk(self, verb: str, rest: str) -> None:
         if verb == "skip":
