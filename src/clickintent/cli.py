@@ -53,7 +53,8 @@ def demo(
     if sessions < 1:
         raise ConfigError(f"--sessions must be at least 1, not {sessions}.")
     _headline(pipeline.demo(workspace, sessions=sessions, seed=seed, force=force), workspace)
-    say(f"To go on, for example: clickintent taxonomy review {workspace / 'simbank' / 'clickintent.toml'}")
+    file = workspace / "simbank" / "clickintent.toml"
+    say(f"To go on, for example: clickintent taxonomy review {file} --by NAME")
 
 
 @app.command

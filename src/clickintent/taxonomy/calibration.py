@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 PRECISIONS = np.arange(101) / 100  # those that ``cutoffs`` answers for
 _BINS = 15
 _TEMPERATURES, _SHIFTS = (0.2, 5.0), (-2.0, 2.0)
-_LABELS = 30  # at least so many must be above a cutoff for its precision to be believed
+_Z = 1.645  # of a one-sided interval of 95 %
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
@@ -78,28 +78,35 @@ def best_threshold(confidence: np.ndarray, present: np.ndarray, otherwise: float
     return float(values[int(np.where(_last_of_tie(values), f1, -1).argmax())])
 
 
-def cutoffs(confidence: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """For each of ``PRECISIONS``: the least confidence from which on labels are so often right, (101,).
+def cutoffs(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """For each of ``PRECISIONS``: the least confidence from which on so many labels are right, (101,).
 
-    Infinite where they never are; never from fewer than 30 labels.
+    With 95 % confidence: the lower end of the interval of Wilson 1927 counts, because of many cutoffs the one
+    that just looks good enough is chosen. Infinite where it is never reached.
+
+    Args:
+        confidence: (n, k). right: (n, k), 0 or 1, or how sure the teacher is.
     """
     found = np.full(len(PRECISIONS), np.inf, np.float32)
     if confidence.size == 0:
         return found
-    values, hits = _from_the_top(confidence, present)
-    rank = np.arange(1, len(values) + 1)
-    precision = np.where(_last_of_tie(values) & (rank >= _LABELS), hits / rank, -1.0)
+    values, hits = _from_the_top(confidence, right)
+    n = np.arange(1, len(values) + 1)
+    share = hits / n
+    spread = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    lower = np.maximum((share + _Z**2 / (2 * n) - spread) / (1 + _Z**2 / n), 0.0)
+    lower = np.where(_last_of_tie(values), lower, -1.0)
     for i, wanted in enumerate(PRECISIONS):
-        enough = np.flatnonzero(precision >= wanted)
+        enough = np.flatnonzero(lower >= wanted)
         if len(enough):
             found[i] = values[enough[-1]]
     return found
 
 
-def _from_the_top(confidence: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _from_the_top(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Confidences in descending order, and how many of the labels so far are right."""
     order = np.argsort(-confidence, axis=None, kind="stable")
-    return confidence.ravel()[order], np.cumsum(present.ravel()[order])
+    return confidence.ravel()[order], np.cumsum(right.ravel()[order], dtype=np.float64)
 
 
 def _last_of_tie(values: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def train(
     arrays, epoch, (temperature, shift) = _fit(embeddings, targets, rows, config, seed)
     chosen, present = forward(arrays, embeddings[rows.choose]), teacher_labels(targets[rows.choose])
     threshold = calibration.best_threshold(chosen, present)
-    cutoffs = calibration.cutoffs(chosen, present)
+    cutoffs = calibration.cutoffs(chosen, targets[rows.choose])
     found = forward(arrays, embeddings[rows.test])
     metrics = {
         "n_train": len(rows.train),
@@ -229,7 +229,7 @@ def measure(
         same, as the share of the teacher's agreement with itself, which is 1), ``top1_agreement`` (same
         best intent), ``brier``, ``bce``; ``ece``, ``ece_all`` and ``reliability`` against the teacher's
         confidences (``calibration.summary``); ``abstention``: for some precisions the cutoff, and with it
-        the precision against the teacher and the share of sessions that keep a label; ``intents``: per id
+        how sure the teacher is of the labels and the share of sessions that keep one; ``intents``: per id
         ``precision``, ``recall``, ``f1``, ``average_precision`` and ``support``. None where there is
         nothing to measure on.
     """
@@ -250,7 +250,7 @@ def measure(
         "bce": float(bce.mean()),
         **calibration.summary(probability, targets),
         "abstention": [
-            _abstention(probability, teacher, wanted, float(cutoffs[round(100 * wanted)]))
+            _abstention(probability, targets, wanted, float(cutoffs[round(100 * wanted)]))
             for wanted in _PRECISIONS
         ],
         "intents": {
@@ -261,13 +261,13 @@ def measure(
 
 
 def _abstention(
-    probability: np.ndarray, teacher: np.ndarray, wanted: float, cutoff: float
+    probability: np.ndarray, targets: np.ndarray, wanted: float, cutoff: float
 ) -> dict[str, float | None]:
     given = probability >= cutoff
     return {
         "wanted": wanted,
         "cutoff": cutoff if np.isfinite(cutoff) else None,
-        "precision": float(teacher[given].mean()) if given.any() else None,
+        "precision": float(targets[given].mean()) if given.any() else None,
         "sessions_labelled": float(given.any(axis=1).mean()),
     }
 
