@@ -69,12 +69,16 @@ def best_of_session(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarr
     return confidence[at], right[at]
 
 
-def best_threshold(confidence: np.ndarray, present: np.ndarray, otherwise: float = 0.5) -> float:
-    """The confidence from which on labels (n, k) have the best micro F1 against ``present`` (n, k)."""
-    if not present.any():
+def best_threshold(confidence: np.ndarray, right: np.ndarray, otherwise: float = 0.5) -> float:
+    """The confidence from which on labels have the best micro F1, as it is to be expected.
+
+    Args:
+        confidence: (n, k). right: (n, k), 0 or 1, or how sure the teacher is.
+    """
+    if not right.any():
         return otherwise
-    values, hits = _from_the_top(confidence, present)
-    f1 = 2 * hits / (np.arange(1, len(values) + 1) + present.sum())
+    values, hits = _from_the_top(confidence, right)
+    f1 = 2 * hits / (np.arange(1, len(values) + 1) + right.sum(dtype=np.float64))
     return float(values[int(np.where(_last_of_tie(values), f1, -1).argmax())])
 
 

@@ -71,8 +71,8 @@ def train(
     """
     rows = split(len(embeddings), seed)
     arrays, epoch, (temperature, shift) = _fit(embeddings, targets, rows, config, seed)
-    chosen, present = forward(arrays, embeddings[rows.choose]), teacher_labels(targets[rows.choose])
-    threshold = calibration.best_threshold(chosen, present)
+    chosen = forward(arrays, embeddings[rows.choose])
+    threshold = calibration.best_threshold(chosen, targets[rows.choose])
     cutoffs = calibration.cutoffs(chosen, targets[rows.choose])
     found = forward(arrays, embeddings[rows.test])
     metrics = {
@@ -106,7 +106,7 @@ def learning_curve(
         part = Rows(rows.train[: max(int(share * len(rows.train)), 1)], rows.choose, rows.test)
         arrays, _, _ = _fit(embeddings, targets, part, config, seed)
         chosen = forward(arrays, embeddings[rows.choose])
-        threshold = calibration.best_threshold(chosen, teacher_labels(targets[rows.choose]))
+        threshold = calibration.best_threshold(chosen, targets[rows.choose])
         found = forward(arrays, embeddings[rows.test]) >= threshold
         f1 = micro_f1(found, teacher_labels(targets[rows.test]))
         curve.append({"n_train": len(part.train), "micro_f1_vs_teacher": f1 or 0.0})
