@@ -34,6 +34,7 @@ from clickintent.taxonomy import (
     plan,
     plan_draft,
     prompts,
+    site_of,
     soft_targets,
     to_draft_from,
 )
@@ -114,7 +115,7 @@ def test_draft_annotate_and_distil_end_to_end(tmp_path: Path) -> None:
 
     targets = soft_targets(labels, sessions["session_id"].to_pylist(), taxonomy.intent_ids)
     student = IntentLabeler(StudentConfig(epochs=60)).fit(embeddings, targets, taxonomy.intent_ids)
-    assert student.metrics["kept"] > 0.8
+    assert student.metrics["micro_f1_vs_teacher"] > 0.8
     student.save(tmp_path / "student")
     again = IntentLabeler.load(tmp_path / "student").predict_proba(embeddings)
     np.testing.assert_array_equal(again, student.predict_proba(embeddings))
@@ -181,6 +182,34 @@ def test_answers_cut_off_for_ever_are_a_clear_error(tmp_path: Path) -> None:
         with pytest.raises(LanguageModelError, match="cut off by the output limit"):
             draft(sessions, embed(sessions), settings, tmp_path / "cache")
     assert annotating <= 8  # it does not go on paying for answers that are of no use
+
+
+def test_sessions_that_nobody_can_answer_stay_unanswered_if_others_have_labels(tmp_path: Path) -> None:
+    sessions = factories.themed_sessions(8)
+    with LlmServer(always="nonsense") as server:
+        settings = config(tmp_path, server.url, minibatch=100, concurrency=1)
+        found = annotate(sessions, some_taxonomy(), settings, tmp_path / "cache", give_up=False)
+        asked = len(server.requests)
+    assert found.metrics["unanswered"] == found.metrics["sessions"] == 8
+    assert asked > 0
+    # what is known to be of no use is no obstacle to a plan
+    planned = plan(sessions, some_taxonomy(), settings, tmp_path / "cache")
+    assert planned.calls == 0
+
+
+def test_some_sessions_read_as_they_do_among_all(tmp_path: Path) -> None:
+    areas = ("Mortgages", "Cards", "Savings", "Loans", "Funds", "Help")
+    titles = [f"{page} of {area} | {area}" for area in areas for page in ("Rates", "Terms")]
+    rows = [factories.session(i, ["/a"]) for i in range(len(titles))]
+    for row, title in zip(rows, titles, strict=True):
+        row["events"][0]["title"] = title  # type: ignore[index]
+    sessions = factories.sessions(rows)
+    site = site_of(sessions)
+    assert narrate(sessions.slice(0, 2), site=site) == narrate(sessions)[:2] == titles[:2]
+    with LlmServer() as server:
+        settings = config(tmp_path, server.url, minibatch=100)
+        annotate(sessions.slice(0, 2), some_taxonomy(), settings, tmp_path / "cache", site=site)
+        assert titles[0] in server.requests[0].user
 
 
 @pytest.mark.parametrize("formats", [("json_object", "text"), ("text",)])

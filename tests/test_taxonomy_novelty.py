@@ -120,6 +120,9 @@ def test_an_intent_that_appears_after_training_is_proposed_and_accepted(tmp_path
     (proposal,) = pipeline.propose(config).proposals
     assert "crypto" in proposal.name
     assert novelty.load(config.workspace / "proposals.yaml") == (proposal,)
+    sure = config.model_copy(update={"labels": config.labels.model_copy(update={"min_precision": 0.9})})
+    pipeline.distill(sure)  # which leaves sessions without a label
+    assert [p.name for p in pipeline.propose(sure).proposals] == [proposal.name]
     walk = pipeline.review(config, "Kim")
     walk.follow("go p1")
     walk.follow("accept")

@@ -241,6 +241,8 @@ def test_labels_of_people_follow_the_taxonomy_too(config: Config) -> None:
     walk.follow("merge i02")
     walk.follow("go i03")
     walk.follow("reject")
+    walk.follow("go i04")
+    walk.follow("redefine Something else altogether.")
     walk.finish()
     pipeline.label(config)
     found = pipeline.agreement(config)
@@ -248,7 +250,7 @@ def test_labels_of_people_follow_the_taxonomy_too(config: Config) -> None:
     (pair,) = found["pairs"]
     assert pair["sessions"] == 60 - found["left_out"]["Kim"]
     assert pair["intents"]["i02"]["kappa"]["value"] == pytest.approx(1)
-    assert not {"i01", "i03"} & set(pair["intents"])
+    assert not {"i01", "i03", "i04"} & set(pair["intents"])  # nobody could give i04 as it is meant now
 
 
 def test_files_of_elsewhere_are_refused(config: Config) -> None:

@@ -128,7 +128,10 @@ def test_first_letters_are_enough_where_they_are_of_one_command(config: Config) 
     assert len(history(config)) == 3
 
 
-def test_in_a_terminal_each_intent_is_shown_and_a_wrong_word_is_asked_again(config: Config) -> None:
+@pytest.mark.parametrize("ends_with_ctrl_c", [True, False])
+def test_in_a_terminal_each_intent_is_shown_and_a_wrong_word_is_asked_again(
+    config: Config, ends_with_ctrl_c: bool
+) -> None:
     terminal, its_end = pty.openpty()
     command = [sys.executable, "-m", "clickintent", "taxonomy", "review", toml(config), "--by", "Kim"]
     environment = {**os.environ, "TERM": "dumb", "COLUMNS": "120"}
@@ -151,9 +154,12 @@ def test_in_a_terminal_each_intent_is_shown_and_a_wrong_word_is_asked_again(conf
         os.write(terminal, b"approve\n")
         until("> ")
         assert names[1] in told
-        process.send_signal(signal.SIGINT)
+        if ends_with_ctrl_c:
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(terminal, b"\x04")  # Ctrl-D
         until("history.jsonl")
-        assert process.wait() == 130
+        assert process.wait() == (130 if ends_with_ctrl_c else 0)
     finally:
         process.kill()
         process.wait()
@@ -235,6 +241,84 @@ def test_a_version_that_was_labelled_meanwhile_stays_as_it_was(config: Config) -
     assert pipeline.label(config)["labels"]["relabelled"]["kept"] > 0
 
 
+def test_a_signature_that_was_given_meanwhile_is_not_lost(config: Config) -> None:
+    ana, bo = (pipeline.review(config, name) for name in ("Ana", "Bo"))
+    ana.follow("approve")
+    with pytest.raises(WorkspaceError, match="was changed while"):
+        bo.follow("reject")
+    pipeline.approve(config, "Boss")
+    with pytest.raises(WorkspaceError, match="was changed while"):
+        ana.follow("approve")
+    assert current(config).approved_by == "Boss"
+    assert current(config).intents[0].is_approved
+
+
+def test_commands_may_come_from_an_editor_of_windows(config: Config) -> None:
+    path = config.workspace.parent / "commands.txt"
+    path.write_bytes("approve\r\n# so far\r\nquit\r\n".encode("utf-8-sig"))
+    run("taxonomy", "review", toml(config), "--by", "Kim", "--commands", str(path))
+    assert [action for _, action, _ in history(config)] == ["draft", "approve"]
+
+
+def redrafted(config: Config, intents: int) -> Config:
+    """The same with another number of intents wanted."""
+    return config.model_copy(update={"taxonomy": config.taxonomy.model_copy(update={"intents": intents})})
+
+
+def test_a_deleted_file_leaves_its_versions(config: Config) -> None:
+    first = current(config)
+    (config.workspace / "taxonomy.yaml").unlink()
+    other = redrafted(config, 2)
+    pipeline.draft_taxonomy(other)
+    after = current(other)
+    assert after.version == 2
+    assert Taxonomy.load(config.workspace / "taxonomies" / "v1.yaml") == first
+    for intent in after.intents:  # an id means what it always meant
+        assert intent.id not in first.intent_ids or first.intent(intent.id).name == intent.name
+    pipeline.label(other)
+    assert set(labels(other)["intent_id"].to_pylist()) <= set(after.intent_ids)
+
+
+@pytest.mark.parametrize("saves", [0, 1])
+def test_a_kill_while_a_draft_is_kept_costs_nothing(
+    config: Config, saves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = current(config)
+    other, done = redrafted(config, 2), []
+    save = Taxonomy.save
+
+    def killed(self: Taxonomy, path: Path) -> None:
+        if len(done) == saves:
+            raise KeyboardInterrupt
+        done.append(path)
+        save(self, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Taxonomy, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.draft_taxonomy(other, force=True)
+    pipeline.label(other)
+    assert labels(other).num_rows
+    pipeline.draft_taxonomy(other, force=True)
+    after = current(other)
+    assert after.version == 2
+    assert len(after.intents) == 2
+    assert Taxonomy.load(config.workspace / "taxonomies" / "v1.yaml") == first
+    assert [action for _, action, _ in history(other)] == ["draft", "draft"]
+
+
+def test_keyword_labels_follow_a_name_that_is_all_that_is_known(config: Config) -> None:
+    review(config, "split One thing: It is one. | Another thing: It is another.")
+    pipeline.label(config)
+    new = current(config).intent_ids[0]
+    review(config, f"go {new}", "rename Mortgages")
+    pipeline.label(config)
+    by_change = labels(config)
+    pipeline.label(config, force=True)
+    assert by_change.equals(labels(config))
+    assert new in by_change["intent_id"].to_pylist()
+
+
 def test_the_walk_goes_by_what_is_open() -> None:
     walk = Walk(taxonomy(3), "Kim")
     for line in ("approve", "skip", "approve", ""):
@@ -258,6 +342,8 @@ def test_the_walk_goes_by_what_is_open() -> None:
         ("split A", "NAME: DEFINITION"),
         ("accept", "does not go with"),
         ("merge i77", "no intent 'i77'"),
+        ("reject i01", "takes nothing after it"),
+        ("approve\ti02", "takes nothing after it"),
     ):
         with pytest.raises(ArtifactError, match=message):
             again.follow(line)

@@ -149,11 +149,11 @@ def test_the_metrics_by_intent_and_by_precision(student: IntentLabeler) -> None:
 
 def test_more_labels_are_better_and_the_last_point_is_the_student(student: IntentLabeler) -> None:
     x, y = teacher(4000)
-    curve = learning_curve(x, y, student.config, student.seed)
+    curve = learning_curve(x, y, student)
     assert [point["n_train"] for point in curve] == [350, 700, 1400, 2800]
     assert curve[-1]["micro_f1_vs_teacher"] == pytest.approx(student.metrics["micro_f1_vs_teacher"])
     assert curve[-1]["micro_f1_vs_teacher"] > curve[0]["micro_f1_vs_teacher"] - 0.01
-    assert learning_curve(x[:20], y[:20], student.config, 1) == []
+    assert learning_curve(x[:20], y[:20], student) == []
 
 
 # --- one graph

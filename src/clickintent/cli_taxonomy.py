@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -107,15 +107,12 @@ def _lines(started: Review, commands: Path | None) -> Iterator[tuple[str | None,
     """Each line of the review, and where it stands; None if a person is being asked."""
     if commands is not None:
         try:
-            text = commands.read_text(encoding="utf-8")
+            text = commands.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{commands}: cannot be read as commands: {error}") from error
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.startswith("#"):
-                yield f"{commands}, line {number}", line
+        yield from _written(text.splitlines(), f"{commands}, line")
     elif not sys.stdin.isatty():
-        for number, line in enumerate(sys.stdin, 1):
-            yield f"line {number}", line
+        yield from _written(sys.stdin, "line")
     else:
         console.print("help shows the commands; a Ctrl-C loses nothing.")
         shown = None
@@ -123,8 +120,18 @@ def _lines(started: Review, commands: Path | None) -> Iterator[tuple[str | None,
             if here != shown:
                 _show(here, started)
                 shown = here
-            yield None, console.input("[bold]>[/] ")
+            try:
+                yield None, console.input("[bold]>[/] ")
+            except EOFError:  # Ctrl-D
+                return
         say("that was the last one")
+
+
+def _written(lines: Iterable[str], where: str) -> Iterator[tuple[str, str]]:
+    """Lines that are no comments, and where each stands."""
+    for number, line in enumerate(lines, 1):
+        if not line.startswith("#"):
+            yield f"{where} {number}", line
 
 
 def _show(here: Intent | Proposal, started: Review) -> None:

@@ -22,9 +22,19 @@ from clickintent.config import Config
 from clickintent.errors import WorkspaceError
 from clickintent.pipeline.inputs import embeddings_of, needed
 from clickintent.progress import say
-from clickintent.taxonomy import Annotation, Taxonomy, annotate, annotation_of, answered_of, diff, narrate
+from clickintent.taxonomy import (
+    Annotation,
+    Taxonomy,
+    annotate,
+    annotation_of,
+    answered_of,
+    diff,
+    narrate,
+    site_of,
+)
 from clickintent.taxonomy.edit import settle
 from clickintent.taxonomy.history import Decision, append, decided, read
+from clickintent.taxonomy.llm import endpoint_of
 from clickintent.taxonomy.prompts import hashed
 from clickintent.taxonomy.relabel import Carried, Change, carry, joined, near_examples
 from clickintent.workspace import Workspace
@@ -38,7 +48,9 @@ _MADE_FROM, _VERSION = b"made_from", b"taxonomy_version"  # metadata of annotate
 def asked(config: Config) -> list[str | None]:
     """What a model's answers depend on; not how fast, or at what cost, they come."""
     llm = config.llm
-    return [llm.backend, llm.base_url, llm.model, hashed(llm.prompts)]
+    if llm.backend == "keywords":
+        return ["keywords"]
+    return ["llm", endpoint_of(llm), llm.model, hashed(llm.prompts)]  # whichever way answers come
 
 
 def archived(workspace: Workspace, version: int) -> Path:
@@ -90,9 +102,11 @@ def keep(workspace: Workspace, taxonomy: Taxonomy, decision: Decision) -> None:
 
 
 def drafted(workspace: Workspace, taxonomy: Taxonomy) -> None:
-    """Keep a fresh draft as a version of its own."""
-    taxonomy.save(archived(workspace, taxonomy.version))
-    taxonomy.save(workspace.path(TAXONOMY))
+    """Keep a fresh draft as a version of its own.
+
+    The history comes first and the version last: killed in between, what is there is the taxonomy before, or
+    the draft that the history speaks of; ``current`` tells the two apart from an edit by hand.
+    """
     decisions = history(workspace)
     if not decisions or decisions[-1].digest != taxonomy.digest:
         by = taxonomy.model or "the keyword namer"
@@ -100,6 +114,8 @@ def drafted(workspace: Workspace, taxonomy: Taxonomy) -> None:
             workspace.path(HISTORY),
             decided(by=by, action="draft", version=taxonomy.version, digest=taxonomy.digest),
         )
+    taxonomy.save(workspace.path(TAXONOMY))
+    taxonomy.save(archived(workspace, taxonomy.version))
 
 
 def is_a_persons(workspace: Workspace, taxonomy: Taxonomy) -> bool:
@@ -120,7 +136,7 @@ def labelled(
         made_from: a fingerprint of what, beside the taxonomy, the labels depend on.
         force: ask about all of them.
     """
-    cache = workspace.path(ANSWERS)
+    cache, site = workspace.path(ANSWERS), site_of(sessions)
     carried = None if force else carried_over(workspace, config, sessions, taxonomy, made_from)
     if carried is None:
         found = annotate(sessions, taxonomy, config, cache)
@@ -134,7 +150,9 @@ def labelled(
     )
     ids = sessions["session_id"].combine_chunks()
     if carried.ask.any():
-        again = annotate(sessions.filter(pa.array(carried.ask)), taxonomy, config, cache)
+        # a few that nobody can answer must not keep all others from their labels
+        few = sessions.filter(pa.array(carried.ask))
+        again = annotate(few, taxonomy, config, cache, site=site, give_up=False)
     else:  # without the key that a model would need
         source = "keywords" if config.llm.backend == "keywords" else "llm"
         again = annotation_of(schema.LABELS.empty_table(), [], [], source, {})
@@ -158,7 +176,12 @@ def carried_over(
     if old is None:
         return None
     labels, answered, before = old
-    change = Change.of(diff(before, taxonomy), by_keywords=config.llm.backend == "keywords")
+    found, by_keywords = diff(before, taxonomy), config.llm.backend == "keywords"
+    if by_keywords and (
+        before.calibration != taxonomy.calibration or any(not new.keywords for _, new in found.renamed)
+    ):
+        return None  # an intent without keywords is known by its name; and asking costs nothing
+    change = Change.of(found, by_keywords=by_keywords)
     ids = sessions["session_id"].combine_chunks()
     near = np.zeros(len(ids), bool)
     if any(change.added):
@@ -241,7 +264,7 @@ def unchanged(workspace: Workspace, seen: Taxonomy) -> None:
     """
     path = workspace.path(TAXONOMY)
     now = Taxonomy.load(path)
-    if (now.version, now.digest) != (seen.version, seen.digest):
+    if now != seen:  # signatures, too, which the digest leaves out
         raise WorkspaceError(
             f"{path} was changed while it was being reviewed. What was decided so far is kept; start "
             "the review again."

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from clickintent.config import Config
 from clickintent.errors import ConfigError, DataError
 from clickintent.pipeline import contract
-from clickintent.pipeline.inputs import before_outcome, model_sessions, needed
-from clickintent.taxonomy import Taxonomy, diff, narrate, people, soft_targets
+from clickintent.pipeline.inputs import before_outcome, model_sessions, needed, rows_of
+from clickintent.taxonomy import Taxonomy, diff, narrate, people, site_of, soft_targets
 from clickintent.taxonomy.agreement import compare
 from clickintent.taxonomy.people import Imported
 from clickintent.taxonomy.relabel import Change
@@ -64,7 +64,8 @@ def export_labels(config: Config, out: Path, *, size: int, seed: int | None = No
         key = people.blind(ids, strata, weights, size, sample=sample, version=taxonomy.version, seed=seed)
         everything = before_outcome(model_sessions(workspace, config, "labels export"), config)
         index = pc.index_in(key["session_id"], value_set=everything["session_id"].combine_chunks())
-        narratives = narrate(everything.take(index))
+        site = site_of(rows_of(everything, annotated["session_id"].combine_chunks()))
+        narratives = narrate(everything.take(index), site=site)  # as the model read them
         write_table(key, workspace.path(f"{_KEYS}/{sample}.parquet"))
     with atomically(out) as temporary:
         temporary.write_bytes(people.to_csv(key["row"].to_pylist(), narratives))
@@ -177,7 +178,7 @@ def _opinion(workspace: Workspace, said: pa.Table, by: str, taxonomy: Taxonomy) 
     for version in sorted(set(mine["taxonomy_version"].to_pylist())):
         old = Taxonomy.load(contract.archived(workspace, version))
         change = Change.of(diff(old, taxonomy))
-        known &= {change.mapped.get(id_, id_) for id_ in old.intent_ids}
+        known &= {change.mapped.get(id_, id_) for id_ in old.intent_ids} - change.reasked
         for row in mine.filter(pc.equal(mine["taxonomy_version"], version)).to_pylist():
             if change.reasked & set(row["intents"]):
                 left_out += 1
@@ -192,14 +193,15 @@ def _pair(
     a: _Opinion, b: _Opinion, keys: pa.Table, taxonomy: Taxonomy, config: Config
 ) -> dict[str, Any] | None:
     """Agreement of two on the sessions that both labelled; None if there are none."""
-    weight = dict(zip(keys["session_id"].to_pylist(), keys["weight"].to_pylist(), strict=True))
-    stratum = dict(
-        zip(
-            keys["session_id"].to_pylist(),
-            zip(keys["sample"].to_pylist(), keys["stratum"].to_pylist(), strict=True),
-            strict=True,
-        )
-    )
+    weight: dict[str, float] = {}
+    stratum: dict[str, str] = {}
+    for sample in keys["sample"].unique().to_pylist():
+        part = keys.filter(pc.equal(keys["sample"], sample))
+        # the weights of any sample sum to all sessions: small ones must not count as much as large ones
+        scale = part.num_rows / pc.sum(part["weight"]).as_py()
+        for row in part.select(["session_id", "weight", "stratum"]).to_pylist():
+            weight[row["session_id"]] = scale * row["weight"]
+            stratum[row["session_id"]] = f"{sample} {row['stratum']}"
     ids = sorted(a.present.keys() & b.present.keys() & weight.keys())
     shared = [j for j, id_ in enumerate(taxonomy.intent_ids) if id_ in a.known & b.known]
     if not ids or not shared:
@@ -210,7 +212,7 @@ def _pair(
         second,
         [taxonomy.intent_ids[j] for j in shared],
         weights=np.asarray([weight[id_] for id_ in ids]),
-        strata=np.unique([" ".join(stratum[id_]) for id_ in ids], return_inverse=True)[1],
+        strata=np.unique([stratum[id_] for id_ in ids], return_inverse=True)[1],
         bootstrap=config.evaluate.bootstrap,
         seed=config.seed,
     )

@@ -32,6 +32,7 @@ from clickintent.taxonomy import (
     export_graph,
     plan,
     plan_draft,
+    site_of,
     soft_targets,
     to_draft_from,
 )
@@ -46,14 +47,16 @@ def draft_taxonomy(workspace: Workspace, config: Config, force: bool) -> Metrics
     path = workspace.path("taxonomy.yaml")
 
     def work() -> Metrics:
-        previous = Taxonomy.load(path) if path.exists() else None
-        if previous and not force and contract.is_a_persons(workspace, previous):
+        there = Taxonomy.load(path) if path.exists() else None
+        if there and not force and contract.is_a_persons(workspace, there):
             say("  keeping taxonomy.yaml, which a person changed or approved; --force drafts a new one")
-            return {"taxonomy": {**_metrics(previous), "kept": True}}
+            return {"taxonomy": {**_metrics(there), "kept": True}}
         sessions, embeddings = _to_draft_from(workspace, config)
         drafted = draft(sessions, embeddings, config, workspace.path(contract.ANSWERS))
+        # a file that was deleted still has its versions, whose numbers and ids are taken
+        previous = contract.current(workspace, "taxonomy draft") if there else contract.latest(workspace)
         if previous:  # the same draft again, as after a kill, is no new version
-            drafted = succeed(contract.current(workspace, "taxonomy draft"), drafted)
+            drafted = succeed(previous, drafted)
         contract.drafted(workspace, drafted)
         return {"taxonomy": {**_metrics(drafted), "kept": False}}
 
@@ -81,7 +84,8 @@ def plan_labelling(config: Config) -> Plan:
     sessions = _to_annotate(before_outcome(model_sessions(workspace, config, "label"), config), config)
     carried = contract.carried_over(workspace, config, sessions, drafted, _beside_taxonomy(workspace, config))
     asked = sessions.filter(pa.array(carried.ask)) if carried else sessions
-    return plan(asked, drafted, config, workspace.path(contract.ANSWERS))
+    cache = workspace.path(contract.ANSWERS)
+    return plan(asked, drafted, config, cache, site=site_of(sessions))
 
 
 def label(workspace: Workspace, config: Config, force: bool) -> Metrics:
@@ -112,7 +116,7 @@ def _beside_taxonomy(workspace: Workspace, config: Config) -> str:
     return fingerprint(
         __version__,
         contract.asked(config),
-        config.labels,
+        config.labels.model_dump(exclude={"min_precision"}),  # which is the student's
         config.seed,
         _outcome(config),
         workspace.record("embed"),
@@ -137,7 +141,7 @@ def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
         student.fit(embeddings, targets, ids)
         curve = []
         if config.student.learning_curve:
-            curve = learning_curve(embeddings, targets, config.student, config.seed)
+            curve = learning_curve(embeddings, targets, student)
         with atomically(workspace.path("student")) as folder:
             student.save(folder)
             if workspace.path("encoder").exists():  # it may be elsewhere, with embeddings brought here
@@ -157,7 +161,14 @@ def distill(workspace: Workspace, config: Config, force: bool) -> Metrics:
         }
         return {"student": {**student.metrics, "learning_curve": curve, **counts}}
 
-    made_from = [__version__, config.student, config.seed, config.labels, workspace.record("label")]
+    made_from = [
+        __version__,
+        config.student,
+        config.seed,
+        config.labels,
+        config.split,
+        workspace.record("label"),
+    ]
     outputs = ["student", "labels/student.parquet"]
     return workspace.stage("distill", work, made_from=made_from, outputs=outputs, force=force)
 

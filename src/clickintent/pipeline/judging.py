@@ -20,7 +20,7 @@ from clickintent.pipeline.inputs import (
     rows_of,
     split_at,
 )
-from clickintent.taxonomy import Taxonomy, annotate, draft, gates, soft_targets
+from clickintent.taxonomy import Taxonomy, annotate, draft, gates, site_of, soft_targets
 from clickintent.taxonomy.gates import Gate
 from clickintent.workspace import Metrics, Workspace, fingerprint, open_workspace
 
@@ -47,6 +47,8 @@ def check(
         basis = [
             config.gates,
             config.seed,
+            config.taxonomy,  # of the two drafts
+            config.split,
             contract.asked(config),
             taxonomy.digest,
             workspace.record("label"),
@@ -119,7 +121,8 @@ def _agreement(workspace: Workspace, config: Config, taxonomy: Taxonomy) -> list
     sessions = rows_of(everything, chosen["session_id"].combine_chunks())
     # in another company than before, or the answers would come from the cache
     sessions = sessions.take(np.random.default_rng(config.seed).permutation(sessions.num_rows))
-    again = annotate(sessions, taxonomy, config, workspace.path(contract.ANSWERS))
+    site = site_of(rows_of(everything, annotated["session_id"].combine_chunks()))
+    again = annotate(sessions, taxonomy, config, workspace.path(contract.ANSWERS), site=site)
     answered = pc.is_in(chosen["session_id"], value_set=pa.array(again.answered, pa.string()))
     both = chosen.filter(answered)
     if not both.num_rows:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clickintent.config import Config
 from clickintent.pipeline import contract
 from clickintent.pipeline.inputs import before_outcome, embeddings_of, model_sessions
 from clickintent.pipeline.reviewing import PROPOSALS
-from clickintent.taxonomy import Taxonomy, novelty
+from clickintent.taxonomy import IntentLabeler, Taxonomy, novelty
 from clickintent.taxonomy.novelty import Found
 from clickintent.workspace import Metrics, Workspace, open_workspace
 
@@ -30,7 +29,7 @@ def propose(config: Config) -> Found:
         sessions = before_outcome(model_sessions(workspace, config, "taxonomy propose"), config)
         embeddings = embeddings_of(workspace, config, sessions, "taxonomy propose")
         ids = sessions["session_id"].combine_chunks()
-        surest = _surest(workspace, ids, labels, annotated)
+        surest = _surest(workspace, ids, embeddings, labels, annotated)
         found = novelty.propose(
             sessions, embeddings, surest, _known(workspace, taxonomy), config.novelty, seed=config.seed
         )
@@ -53,12 +52,15 @@ def propose(config: Config) -> Found:
         return found
 
 
-def _surest(workspace: Workspace, ids: pa.Array, labels: pa.Table, annotated: pa.Table) -> np.ndarray:
+def _surest(
+    workspace: Workspace, ids: pa.Array, embeddings: np.ndarray, labels: pa.Table, annotated: pa.Table
+) -> np.ndarray:
     """Confidence of each session's surest label (n,): the student's, or else the teacher's.
 
-    0 where the teacher said "none of these"; 1, which nobody looks at, where neither said anything.
+    0 where the teacher said "none of these"; 1, which nobody looks at, where neither said anything. The
+    student is asked itself: ``labels/student.parquet`` may lack labels that it is not sure enough of.
     """
-    path = workspace.path("labels/student.parquet")
+    path = workspace.path("student")
     surest = np.ones(len(ids), np.float32)
     answered = pc.is_in(ids, value_set=annotated["session_id"].combine_chunks()).to_numpy(
         zero_copy_only=False
@@ -66,10 +68,7 @@ def _surest(workspace: Workspace, ids: pa.Array, labels: pa.Table, annotated: pa
     by_teacher = _highest(ids, labels)
     surest[answered] = by_teacher[answered]
     if path.exists():
-        student = pq.read_table(path)
-        by_student = _highest(ids, student)
-        says = by_student > 0
-        surest[says] = by_student[says]
+        surest = IntentLabeler.load(path).predict_proba(embeddings).max(axis=1)
         surest[answered & (by_teacher == 0)] = 0
     return surest
 

@@ -11,13 +11,14 @@ from types import FrameType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clickintent.config import Config
 from clickintent.errors import ConfigError
 from clickintent.pipeline import contract
 from clickintent.pipeline.inputs import before_outcome, model_sessions, rows_of
-from clickintent.taxonomy import Taxonomy, narrate, novelty
+from clickintent.taxonomy import Taxonomy, narrate, novelty, site_of
 from clickintent.taxonomy.history import decided
 from clickintent.taxonomy.review import Made, Walk
 from clickintent.workspace import Workspace, open_workspace
@@ -141,8 +142,10 @@ def _labelled_sessions(
         chosen[intent] = [*ids[mine[:_SUREST]], *ids[drawn]]
         counts[intent] = len(mine)
     wanted = pa.array(sorted({id_ for some in chosen.values() for id_ in some}), pa.string())
-    sessions = rows_of(before_outcome(model_sessions(workspace, config, "taxonomy review"), config), wanted)
-    told = dict(zip(sessions["session_id"].to_pylist(), narrate(sessions), strict=True))
+    everything = before_outcome(model_sessions(workspace, config, "taxonomy review"), config)
+    site = site_of(rows_of(everything, pc.unique(labels["session_id"])))
+    sessions = rows_of(everything, wanted)
+    told = dict(zip(sessions["session_id"].to_pylist(), narrate(sessions, site=site), strict=True))
     shown = {
         intent: tuple(dict.fromkeys(told[id_] for id_ in some if id_ in told))
         for intent, some in chosen.items()

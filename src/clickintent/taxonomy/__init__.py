@@ -17,7 +17,7 @@ from clickintent.taxonomy.generate import generate
 from clickintent.taxonomy.graph import IntentGraph, export_graph
 from clickintent.taxonomy.label import Annotation, annotate, annotation_of, answered_of, soft_targets
 from clickintent.taxonomy.llm import LanguageModel
-from clickintent.taxonomy.narrate import narrate
+from clickintent.taxonomy.narrate import narrate, site_of
 from clickintent.taxonomy.openai_model import OpenAIModel
 from clickintent.taxonomy.plans import Plan, plan, plan_draft
 from clickintent.taxonomy.sample import cluster, within_budget
@@ -44,6 +44,7 @@ __all__ = [
     "narrate",
     "plan",
     "plan_draft",
+    "site_of",
     "soft_targets",
     "to_draft_from",
 ]

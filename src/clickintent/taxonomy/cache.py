@@ -27,7 +27,7 @@ class AnswerCache:
 
     Args:
         path: the file; None keeps everything in memory.
-        read_only: change nothing. A file that is not there is an empty one then.
+        read_only: change nothing: what is to be kept is not. A file that is not there is an empty one then.
 
     Raises:
         WorkspaceError: if the file is damaged.
@@ -36,7 +36,7 @@ class AnswerCache:
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._path = path
         self._lock = threading.Lock()
-        reading = read_only and path is not None and path.exists()
+        reading = self._reading = read_only and path is not None and path.exists()
         if path is None or (read_only and not reading):
             where = ":memory:"
         else:
@@ -55,7 +55,7 @@ class AnswerCache:
 
     def put(self, key: str, answer: str) -> None:
         """Keep an answer; it is on disk when this returns."""
-        self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", key, answer)
+        self._write("INSERT OR REPLACE INTO answers VALUES (?, ?)", key, answer)
 
     def refused(self, key: str) -> Reply | None:
         """The unusable reply to a request, if that is all there is."""
@@ -64,19 +64,19 @@ class AnswerCache:
 
     def refuse(self, key: str, reply: Reply) -> None:
         """Keep an unusable reply."""
-        self._execute("INSERT OR REPLACE INTO refused VALUES (?, ?, 0)", key, json.dumps(asdict(reply)))
+        self._write("INSERT OR REPLACE INTO refused VALUES (?, ?, 0)", key, json.dumps(asdict(reply)))
 
     def fail(self, *keys: str) -> None:
         """Note that the repair of these requests was of no use either."""
         for key in keys:
-            self._execute("UPDATE refused SET failed = 1 WHERE key = ?", key)
+            self._write("UPDATE refused SET failed = 1 WHERE key = ?", key)
 
     def failed(self, key: str) -> bool:
         return bool(self._execute("SELECT 1 FROM refused WHERE key = ? AND failed = 1", key))
 
     def spend(self, tokens: int, cost: float) -> None:
         """Add to what the answers cost."""
-        self._execute("INSERT INTO spent VALUES (?, ?)", tokens, cost)
+        self._write("INSERT INTO spent VALUES (?, ?)", tokens, cost)
 
     def spent(self) -> tuple[int, float]:
         """Tokens and money, of all runs that used this file."""
@@ -86,6 +86,10 @@ class AnswerCache:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+    def _write(self, statement: str, *values: str | float) -> None:
+        if not self._reading:
+            self._execute(statement, *values)
 
     def _execute(self, statement: str, *values: str | float) -> list[tuple[str | float | None, ...]]:
         try:

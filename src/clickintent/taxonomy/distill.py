@@ -13,7 +13,7 @@ from clickintent.config import StudentConfig
 from clickintent.errors import require
 from clickintent.progress import progress
 from clickintent.taxonomy import calibration
-from clickintent.taxonomy.student import Arrays, forward, logits
+from clickintent.taxonomy.student import Arrays, IntentLabeler, forward, logits
 
 if TYPE_CHECKING:
     import torch
@@ -88,29 +88,31 @@ def train(
 
 
 def learning_curve(
-    embeddings: np.ndarray, targets: np.ndarray, config: StudentConfig, seed: int
+    embeddings: np.ndarray, targets: np.ndarray, student: IntentLabeler
 ) -> list[dict[str, float]]:
     """Micro F1 against the teacher by the number of training rows: an eighth, a quarter, half, all.
 
-    All are measured on the same test rows, which ``train`` with the same seed measures on, too. Empty if
-    nothing could be held out.
+    Args:
+        embeddings, targets: what ``student`` was fitted on; its own figure is the last one, and all are
+            measured on the same test rows.
 
     Returns:
-        ``n_train`` and ``micro_f1_vs_teacher``, from few rows to many.
+        ``n_train`` and ``micro_f1_vs_teacher``, from few rows to many; empty if nothing could be held out.
     """
-    rows = split(len(embeddings), seed)
+    rows = split(len(embeddings), student.seed)
     if not len(rows.test):
         return []
     curve = []
-    for share in (*_SHARES, 1.0):
+    for share in _SHARES:
         part = Rows(rows.train[: max(int(share * len(rows.train)), 1)], rows.choose, rows.test)
-        arrays, _, _ = _fit(embeddings, targets, part, config, seed)
+        arrays, _, _ = _fit(embeddings, targets, part, student.config, student.seed)
         chosen = forward(arrays, embeddings[rows.choose])
         threshold = calibration.best_threshold(chosen, targets[rows.choose])
         found = forward(arrays, embeddings[rows.test]) >= threshold
         f1 = micro_f1(found, teacher_labels(targets[rows.test]))
         curve.append({"n_train": len(part.train), "micro_f1_vs_teacher": f1 or 0.0})
-    return curve
+    whole = student.metrics["micro_f1_vs_teacher"] or 0.0
+    return [*curve, {"n_train": len(rows.train), "micro_f1_vs_teacher": whole}]
 
 
 def teacher_labels(targets: np.ndarray) -> np.ndarray:
@@ -225,15 +227,14 @@ def measure(
     """How a student's probabilities (n, k) agree with its teacher's confidences (n, k).
 
     Returns:
-        ``micro_f1_vs_teacher`` (the student's thresholded intents against the teacher's), ``kept`` (the
-        same, as the share of the teacher's agreement with itself, which is 1), ``top1_agreement`` (same
-        best intent), ``brier``, ``bce``; ``ece``, ``ece_all`` and ``reliability`` against the teacher's
+        ``micro_f1_vs_teacher`` (the student's thresholded intents against the teacher's), ``top1_agreement``
+        (same best intent), ``brier``, ``bce``; ``ece``, ``ece_all`` and ``reliability`` against the teacher's
         confidences (``calibration.summary``); ``abstention``: for some precisions the cutoff, and with it
         how sure the teacher is of the labels and the share of sessions that keep one; ``intents``: per id
         ``precision``, ``recall``, ``f1``, ``average_precision`` and ``support``. None where there is
         nothing to measure on.
     """
-    names = ("micro_f1_vs_teacher", "kept", "top1_agreement", "brier", "bce", "ece", "ece_all")
+    names = ("micro_f1_vs_teacher", "top1_agreement", "brier", "bce", "ece", "ece_all")
     if len(targets) == 0:
         return {**dict.fromkeys(names), "reliability": [], "abstention": [], "intents": {}}
     student, teacher = probability >= threshold, teacher_labels(targets)
@@ -241,10 +242,8 @@ def measure(
     same = probability.argmax(axis=1)[labelled] == targets.argmax(axis=1)[labelled]
     clipped = np.clip(probability.astype(float), 1e-7, 1 - 1e-7)
     bce = -(targets * np.log(clipped) + (1 - targets) * np.log(1 - clipped))
-    micro = micro_f1(student, teacher)
     return {
-        "micro_f1_vs_teacher": micro,
-        "kept": micro,
+        "micro_f1_vs_teacher": micro_f1(student, teacher),
         "top1_agreement": float(same.mean()) if labelled.any() else None,
         "brier": float(np.mean((probability - targets) ** 2)),
         "bce": float(bce.mean()),

@@ -73,12 +73,22 @@ class Annotation:
         return ids
 
 
-def annotate(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path) -> Annotation:
+def annotate(
+    sessions: pa.Table,
+    taxonomy: Taxonomy,
+    config: Config,
+    cache: Path,
+    *,
+    site: frozenset[str] | None = None,
+    give_up: bool = True,
+) -> Annotation:
     """Label sessions with the intents of ``taxonomy``, by the configured backend.
 
     Args:
         sessions: table of the sessions schema.
         cache: folder for the answers of the language model.
+        site: see ``narrate``; that of all the labelled sessions, if these are some of them.
+        give_up: raise if no answer at all is usable; or else leave the sessions unanswered.
 
     Raises:
         LanguageModelError: if the endpoint cannot be used, or gives no usable answer at all.
@@ -88,18 +98,26 @@ def annotate(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path
         ids = sessions["session_id"].to_pylist()
         return annotation_of(table, ids, ["none_of_these"] * len(ids), "keywords", {})
     with open_model(config, cache) as model:
-        return annotate_with(model, sessions, taxonomy, config)
+        return annotate_with(model, sessions, taxonomy, config, site=site, give_up=give_up)
 
 
-def annotate_with(model: LanguageModel, sessions: pa.Table, taxonomy: Taxonomy, config: Config) -> Annotation:
-    """Label sessions with a language model, in minibatches and threads.
+def annotate_with(
+    model: LanguageModel,
+    sessions: pa.Table,
+    taxonomy: Taxonomy,
+    config: Config,
+    *,
+    site: frozenset[str] | None = None,
+    give_up: bool = True,
+) -> Annotation:
+    """Label sessions with a language model, in minibatches and threads; arguments as of ``annotate``.
 
     Sessions that an answer leaves out, and all of an unusable answer, are asked once more in smaller
     minibatches; what then has no valid answer is unanswered. Sessions with a label whose evidence is in
     none of their events are shown once again, with the labels in question; one that is not supported then
     either is dropped and counted.
     """
-    told = list(narratives(sessions))
+    told = list(narratives(sessions, site=site))
     distinct = {narrative.text: narrative for narrative in told}
     answers = _Answers(taxonomy, distinct)
     size, threads = config.taxonomy.minibatch, model.concurrency
@@ -111,7 +129,7 @@ def annotate_with(model: LanguageModel, sessions: pa.Table, taxonomy: Taxonomy, 
             for index, result in in_threads(ask(), batches, threads):
                 answers.take(batches[index], result)
                 advance(len(answers.found))
-    if distinct and not answers.found:
+    if distinct and not answers.found and give_up:
         answers.give_up()
     batches = _batches(answers.unsupported(), size)
     for index, result in in_threads(ask(answers), batches, threads):

@@ -41,6 +41,11 @@ def narrate(sessions: pa.Table, *, site: frozenset[str] | None = None) -> list[s
     return [narrative.text for narrative in narratives(sessions, site=site)]
 
 
+def site_of(sessions: pa.Table) -> frozenset[str]:
+    """What ``narrate`` leaves out by default: the folded title segments that name these sessions' site."""
+    return site_names(item.title for item in read_contents(sessions).items)
+
+
 def narratives(sessions: pa.Table, *, site: frozenset[str] | None = None) -> Iterator[Narrative]:
     """The same with the events of each session one by one, unabridged."""
     contents = read_contents(sessions)

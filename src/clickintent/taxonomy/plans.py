@@ -78,7 +78,14 @@ class Plan:
         return f"{self.sessions:,} sessions, {self.distinct:,} of them different, to {self.model}{answered}"
 
 
-def plan(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path | None = None) -> Plan:
+def plan(
+    sessions: pa.Table,
+    taxonomy: Taxonomy,
+    config: Config,
+    cache: Path | None = None,
+    *,
+    site: frozenset[str] | None = None,
+) -> Plan:
     """Calls, tokens and cost of ``annotate``, and its requests. Sends nothing and needs no key.
 
     Args:
@@ -89,12 +96,12 @@ def plan(sessions: pa.Table, taxonomy: Taxonomy, config: Config, cache: Path | N
     check(config.llm.prompts)
     with RecordedModel(config.llm, cache) as model:
         with suppress(UnansweredError):
-            annotate_with(model, sessions, taxonomy, config)
+            annotate_with(model, sessions, taxonomy, config, site=site, give_up=False)
         requests = list(model.open.values())
         labelled = sum(request.user.count("</session>") for request in requests)
         received = round(labelled * _PER_SESSION / CHARS_PER_TOKEN)
         sent = sum(request.input_tokens for request in requests)
-        return _plan(config, model, narrate(sessions), len(requests), (sent, received))
+        return _plan(config, model, narrate(sessions, site=site), len(requests), (sent, received))
 
 
 def plan_draft(narratives: Sequence[str], config: Config, cache: Path | None = None) -> Plan:

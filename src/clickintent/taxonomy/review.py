@@ -101,7 +101,7 @@ class Walk:
         """
         self.said = ""
         command, _, why = line.strip().partition(" -- ")
-        verb, _, rest = command.strip().partition(" ")
+        verb, rest = (*command.split(maxsplit=1), "", "")[:2]
         rest, here = rest.strip(), self.here
         verb = self._verb(verb)
         if verb == "quit":
@@ -153,6 +153,11 @@ class Walk:
     def _decide(self, verb: str, id_: str, rest: str, why: str | None) -> Made:
         if verb in ("rename", "redefine", "move", "merge", "split") and not rest:
             raise CommandError(f"{verb} needs something after it; see help.")
+        if verb in ("approve", "reject", "dismiss") and rest:
+            raise CommandError(
+                f"{verb} is about {id_}, which is shown, and takes nothing after it; go ID first, or write a "
+                f"reason after two dashes: {verb} -- {rest}"
+            )
         if verb == "approve":
             return Made(
                 verb, id_, None, why, edit.approve_intent(self.taxonomy, id_, self.by), self.proposals
