@@ -253,6 +253,13 @@ def test_labels_of_people_follow_the_taxonomy_too(config: Config) -> None:
     assert not {"i01", "i03", "i04"} & set(pair["intents"])  # nobody could give i04 as it is meant now
 
 
+def test_a_path_is_printed_as_it_is(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    out = config.workspace.parent / "[bold]" / "[final].csv"
+    out.parent.mkdir()
+    run("labels", "export", toml(config), str(out), "--sessions", "20")
+    assert f"sessions: {out}" in capsys.readouterr().err
+
+
 def test_files_of_elsewhere_are_refused(config: Config) -> None:
     folder = config.workspace.parent
     (folder / "x.csv").write_text("row,intents\nk9-001,i01\n")

@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stop() -> None:
-    say("\n[yellow]Stopped.[/] Give the same command again to go on where it stopped.")
+    say("\n[yellow]Stopped.[/] Give the same command again to go on where it stopped.", markup=True)
     sys.exit(130)
 
 

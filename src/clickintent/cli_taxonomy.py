@@ -94,7 +94,7 @@ def review(
             if isinstance(done, Made):
                 made += 1
                 what = f" {done.what}" if done.what else ""
-                say(f"[green]✓[/] {done.intent} {done.action}{escape(what)}")
+                say(f"[green]✓[/] {done.intent} {done.action}{escape(what)}", markup=True)
     finally:
         say(f"{made} decisions are in taxonomies/history.jsonl")
     after = started.finish()
@@ -186,9 +186,9 @@ def check(
             sys.stdout.write(f"      {name:<10}      —  not measured for these labels; --{name} does\n")
     failed = [name for name, gate in found.items() if not gate["passed"]]
     if failed:
-        say(f"[red]{len(failed)} of {len(found)} gates do not pass:[/] {', '.join(failed)}")
+        say(f"[red]{len(failed)} of {len(found)} gates do not pass:[/] {', '.join(failed)}", markup=True)
         sys.exit(1)
-    say(f"[green]all {len(found)} gates pass[/]")
+    say(f"[green]all {len(found)} gates pass[/]", markup=True)
 
 
 @taxonomy_app.command
@@ -233,8 +233,8 @@ def compare(old: Path, new: Path) -> None:
 def approve(file: File, *, by: Annotated[str, Parameter(help="Who approves it.")]) -> None:
     """Approve taxonomy.yaml as it stands; later runs keep it."""
     approved = pipeline.approve(load_config(file), by)
-    by = escape(str(approved.approved_by))
-    say(f"approved version {approved.version} ({len(approved.intents)} intents) as {by}")
+    signed = f"({len(approved.intents)} intents) as {approved.approved_by}"
+    say(f"approved version {approved.version} {signed}")
 
 
 @labels_app.command
@@ -289,7 +289,7 @@ def agreement(file: File, *, force: Force = False) -> None:
             sys.stdout.write(f"  {_interval(one['kappa']):<21}  {id_} {names[id_]} ({told})\n")
     for by, n in found["left_out"].items():
         if n:
-            say(f"{escape(by)}: {n:,} sessions left out; their intents were removed, split or redefined")
+            say(f"{by}: {n:,} sessions left out; their intents were removed, split or redefined")
 
 
 def _interval(found: Metrics) -> str:

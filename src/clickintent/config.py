@@ -175,7 +175,7 @@ class TaxonomyConfig(_Frozen):
 
 
 class LabelsConfig(_Frozen):
-    #: Sessions annotated by the LLM (drawn from all clusters, training and test window); the keyword
+    #: Sessions annotated by the LLM (drawn at random, two thirds with a known owner); the keyword
     #: namer costs nothing and labels every session.
     max_sessions: Annotated[int, Field(ge=10)] = 2000
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.2

@@ -53,6 +53,10 @@ def progress(title: str, total: int, unit: str = "", *, silent: bool = False) ->
     yield advance_plain
 
 
-def say(message: str) -> None:
-    """Print one line for the person at the terminal."""
-    console.print(message, soft_wrap=True)
+def say(message: str, *, markup: bool = False) -> None:
+    """Print one line for the person at the terminal.
+
+    Args:
+        markup: whether ``[bold]`` and the like are styles of rich; or else they are text, as in a path.
+    """
+    console.print(message, soft_wrap=True, markup=markup)

@@ -191,10 +191,10 @@ class Workspace:
         key = fingerprint(name, *made_from)
         record = self._read_record(name)
         if not force and record.get("key") == key and all(self.path(o).exists() for o in outputs):
-            say(f"[green]✓[/] {name} [dim]is up to date[/]")
+            say(f"[green]✓[/] {name} [dim]is up to date[/]", markup=True)
             metrics: Metrics = record["metrics"]
             return metrics
-        say(f"[bold]{name}[/]")
+        say(f"[bold]{name}[/]", markup=True)
         self._record_path(name).unlink(missing_ok=True)
         started = time.monotonic()
         metrics = work()
@@ -204,7 +204,7 @@ class Workspace:
             self._record_path(name),
         )
         self._write_metrics()
-        say(f"[green]✓[/] {name} [dim]{seconds:.1f} s[/]")
+        say(f"[green]✓[/] {name} [dim]{seconds:.1f} s[/]", markup=True)
         return metrics
 
     def update_metrics(self, name: str, metrics: Metrics) -> None:

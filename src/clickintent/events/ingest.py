@@ -246,7 +246,8 @@ def _plan(config: Config, keys: coding.Keys, out: Path, force: bool) -> tuple[Ma
     if known.forgotten and known.key != keys.check:
         say(
             f"  [yellow]{len(known.forgotten)} ids were forgotten under another key, which does not tell "
-            "them any more: forget these people again[/]"
+            "them any more: forget these people again[/]",
+            markup=True,
         )
     if force or changed or other:
         if gone and not force:

@@ -81,7 +81,7 @@ def import_labels(config: Config, file: Path, *, by: str) -> Imported:
 
     Raises:
         ConfigError: if ``by`` is empty.
-        DataError: if the file is not one that was exported from this workspace, or has no usable label.
+        DataError: if the file is not one that was exported from this workspace.
     """
     by = " ".join(by.split())
     if not by:

@@ -122,7 +122,10 @@ def _review(board: Board, model: LanguageModel, system: str, limit: int, prompts
     weakest = sorted(board.entries, key=lambda i: (board.entries[i].support, i))[:too_many]
     for id_ in weakest:
         del board.entries[id_]
-    say(f"  [yellow]the review left {too_many} intents too many; those with the fewest examples were cut[/]")
+    say(
+        f"  [yellow]the review left {too_many} intents too many; those with the fewest examples were cut[/]",
+        markup=True,
+    )
 
 
 def _new(draft: Draft) -> list[DraftIntent]:

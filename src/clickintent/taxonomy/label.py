@@ -153,7 +153,7 @@ def annotate_with(
     labelled = annotation_of(table, sessions["session_id"].to_pylist(), states, "llm", extra)
     lost = sessions.num_rows - len(labelled.answered)
     if lost:
-        say(f"  [yellow]{lost:,} sessions got no valid answer[/]")
+        say(f"  [yellow]{lost:,} sessions got no valid answer[/]", markup=True)
     return labelled
 
 
