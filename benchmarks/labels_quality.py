@@ -137,10 +137,10 @@ def curve(data: LabelData) -> Estimates:
 
 
 def rivals(data: LabelData) -> Estimates:
-    """Others that learn from the ideal reader's confidences; thresholds by its labels on the past."""
+    """Others that learn from the ideal reader's confidences; thresholds by those on the past, as ours."""
     judge, found = Judge(data), {}
     targets = data.readers["reader"]
-    held = teacher_labels(targets[data.past[split(len(data.past), data.seed).choose]])
+    held = targets[data.past[split(len(data.past), data.seed).choose]]
     student = student_of(data, targets)
     ours = judge.f1(student.predict_proba(data.embeddings[data.test]) >= student.threshold)
     for name, fit in RIVALS.items():
