@@ -126,12 +126,14 @@ class LlmServer:
             ``"truncate"`` (half an answer, finish_reason length), ``"nonsense"`` (no JSON) or ``"ok"``.
         always: what to do with all the others.
         formats: response formats that the server knows; it refuses others with 400.
+        refuses: user prompts that it refuses with 400 in any format, as a content filter would.
     """
 
     answer: Callable[[str, str], Answer] = plausible
     faults: Iterable[int | str] = ()
     always: int | str = "ok"
     formats: tuple[str, ...] = ("json_schema", "json_object", "text")
+    refuses: Callable[[str], bool] = lambda user: False
     requests: list[Request] = field(default_factory=list)
 
     def __enter__(self) -> LlmServer:
@@ -185,6 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if isinstance(fault, int):
             self._send(fault, {"error": {"message": f"fault {fault}", "type": "fault"}})
+            return
+        if self.owner.refuses(request.user):
+            self._send(400, {"error": {"message": "this prompt is not allowed"}})
             return
         format_ = request.body.get("response_format", {"type": "text"})["type"]
         if format_ not in self.owner.formats:

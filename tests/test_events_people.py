@@ -13,10 +13,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from clickintent import identities, link_as_of
+import clickintent
+from clickintent import Taxonomy, identities, link_as_of
 from clickintent.config import Config, PrivacyConfig, SourceConfig
 from clickintent.errors import ConfigError, WorkspaceError
 from clickintent.events import coding, forget, ingest
+from clickintent.taxonomy import Intent
+from clickintent.taxonomy.edit import approve_intent
 from leaks import Leak, secrets, survives
 from test_events_daily import MINUTE, T0, Row, config, tables, write
 
@@ -334,6 +337,76 @@ def test_a_visitor_is_forgotten_everywhere_and_stays_forgotten(bank: Config, tmp
     write(tmp_path / "raw" / "2.parquet", [("e", None, T0 + 999 * MINUTE, "/cards", None)])
     ingest(bank, bank.workspace)
     assert left(bank) == {"a": 2, "b": 2, "c": 5, "d": 2}
+
+
+NARRATIVE = "Cards, briefly → a session of one person"
+
+
+def with_examples(made: Config) -> None:
+    """Everything in a workspace that quotes a session, and a taxonomy that is signed."""
+    intents = tuple(
+        Intent(
+            id=f"i0{n}", name=f"Name {n}", definition="x", examples=(f"{NARRATIVE}: {n}", "it's # another")
+        )
+        for n in (1, 2)
+    )
+    signed = approve_intent(Taxonomy(source="llm", intents=intents), "i02", "Kim").approve("Lee")
+    for name in ("taxonomy.yaml", "taxonomies/v1.yaml"):
+        signed.save(made.workspace / name)
+    for name in ("proposals.yaml", ".llm/answers.sqlite3", "llm/requests.jsonl", ".checkpoints/a"):
+        (made.workspace / name).parent.mkdir(exist_ok=True)
+        (made.workspace / name).write_text(NARRATIVE)
+
+
+def test_no_file_quotes_a_session_afterwards_and_signatures_hold(bank: Config) -> None:
+    with_examples(bank)
+    paths = [bank.workspace / name for name in ("taxonomy.yaml", "taxonomies/v1.yaml")]
+    before = Taxonomy.load(paths[0])
+    assert before.is_approved
+    done = clickintent.forget(bank, visitor="e")
+    assert done.rows["examples in taxonomies"] == 8
+    assert set(done.deleted) == {"report.html", "proposals.yaml", ".llm", "llm", ".checkpoints"}
+    for path in bank.workspace.rglob("*"):
+        assert not path.is_file() or b"of one person" not in path.read_bytes()
+    bare = tuple(intent.model_copy(update={"examples": ()}) for intent in before.intents)
+    for path in paths:
+        after = Taxonomy.load(path)
+        assert after == before.model_copy(update={"intents": bare})
+        assert after.is_approved
+        assert after.intent("i02").is_approved
+    assert clickintent.forget(bank, visitor="d").rows["examples in taxonomies"] == 0
+
+
+def test_only_examples_go_from_a_taxonomy_that_a_person_wrote(bank: Config) -> None:
+    path = bank.workspace / "taxonomy.yaml"
+    path.write_text(
+        "# ours\r\nsource: human\nintents:\n- id: i01  # the first\n  name: A\n"
+        "  examples:   # quoted\n  - |\n    a told\n    session\n\n  # of cards\n  definition: examples\n"
+        "- {id: i02, name: B, examples: [told, 'told, too'], definition: b}\n"
+        "- id: i03\n  name: C\n  keywords: {examples: 0.5}\n  definition: c\n"
+        '  "examples":\n      - told\n      # of what\n      - >-\n        told\n        too # no comment\n'
+    )
+    assert clickintent.forget(bank, visitor="e").rows["examples in taxonomies"] == 5
+    assert path.read_bytes().decode() == (
+        "# ours\r\nsource: human\nintents:\n- id: i01  # the first\n  name: A\n"
+        "  examples: []\n\n  # of cards\n  definition: examples\n"
+        "- {id: i02, name: B, examples: [], definition: b}\n"
+        "- id: i03\n  name: C\n  keywords: {examples: 0.5}\n  definition: c\n"
+        '  "examples": []\n'
+    )
+    assert [intent.examples for intent in Taxonomy.load(path).intents] == [(), (), ()]
+
+
+@pytest.mark.parametrize(
+    "text", [b"intents: [", b"\xff\xfe", b"intents:\n- examples: &a [x]\n- examples: *a\n"]
+)
+def test_nobody_is_half_forgotten_if_a_taxonomy_cannot_be_read(bank: Config, text: bytes) -> None:
+    (bank.workspace / "taxonomy.yaml").write_bytes(text)
+    before = left(bank)
+    with pytest.raises(WorkspaceError, match=r"taxonomy\.yaml is not plain YAML"):
+        clickintent.forget(bank, visitor="e")
+    assert left(bank) == before
+    assert (bank.workspace / "report.html").exists()
 
 
 def test_with_the_fifth_visitor_goes_what_four_may_not_tell(bank: Config) -> None:

@@ -29,7 +29,7 @@ from clickintent.taxonomy import (
     narrate,
     soft_targets,
 )
-from clickintent.taxonomy.content import label_of, read_contents, site_names
+from clickintent.taxonomy.content import Item, label_of, read_contents, site_names
 from clickintent.taxonomy.sample import cluster, stratified
 
 # --- narratives
@@ -105,6 +105,24 @@ def test_the_sites_name_is_found_in_titles() -> None:
     assert {label_of(i, frozenset({"example bank"})) for i in items} <= {
         t.removesuffix(" | Example Bank") for t in factories.TITLES.values()
     }
+
+
+def test_a_page_that_is_called_after_the_site_keeps_its_name() -> None:
+    titles = [
+        "Barclays Rewards Visa | Credit Cards | Barclays",
+        "Barclays Platinum Mastercard | Credit Cards | Barclays",
+        "Barclays ISA | Savings | Barclays",
+        "Welcome to Barclays | Barclays",
+        "Offers | The Barclays",
+        "Help | barclays.co.uk",
+    ]
+    site = site_names(titles)
+    told = [label_of(Item(title, "/", None, "page_view"), site) for title in titles]
+    assert told[:3] == [title.removesuffix(" | Barclays") for title in titles[:3]]
+    assert told[4:] == ["Offers", "Help"]
+    assert site == {"barclays", "welcome to barclays", "the barclays", "barclays.co.uk"}
+    shared = [f"Barclays Private Bank | Page {letter} | Barclays" for letter in "abc"]
+    assert site_names(shared) == {"barclays", "barclays private bank"}
 
 
 def test_empty_sessions_can_be_told() -> None:
@@ -246,6 +264,9 @@ def test_a_hand_written_file_is_read(tmp_path: Path) -> None:
         ("  name: Travel cards\n", "", r"line 8: intents\[1\].name: is required"),
         ("name: Travel cards", "name: mortgage RATES", r"name 'mortgage rates' is given to two"),
         ("id: i02", "id: i01", r"id 'i01' is given to two"),
+        ("id: i02", "id: I01", r"line 8: the id 'i01' is given to two"),
+        ("id: i02", "id: None", r"line 8: the id 'None' means that no intent fits"),
+        ("id: i01", "id: none", r"line 4: the id 'none' means that no intent fits"),
         ("id: i02", "id: 2", r"line 8: intents\[1\].id: must be text \(got 2\); put it in quotes"),
         ("id: i02", "id: 'no spaces'", r"line 8: .*letters, digits"),
         ("name: Travel cards", "name: 401", r"line 9: .*must be text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -226,6 +227,42 @@ def test_servers_without_structured_output(tmp_path: Path, formats: tuple[str, .
     assert all('"confidence"' in request.system for request in accepted)  # the schema is in the prompt then
 
 
+def test_a_request_that_is_too_long_is_tried_in_parts(tmp_path: Path) -> None:
+    sessions = factories.themed_sessions(40)
+    with LlmServer(refuses=lambda user: len(sessions_in(user)) > 5) as server:
+        settings = config(tmp_path, server.url, minibatch=20, concurrency=1)
+        annotation = annotate(sessions, some_taxonomy(), settings, tmp_path / "cache")
+    assert annotation.metrics["unanswered"] == 0
+    assert annotation.metrics["dropped"] == {"unusable_answers": 1}
+
+
+def test_a_content_filter_costs_the_sessions_around_what_it_refuses(tmp_path: Path) -> None:
+    sessions = factories.themed_sessions(40)
+    told = narrate(sessions)
+    with LlmServer(refuses=lambda user: f">{told[7]}<" in user) as server:
+        settings = config(tmp_path, server.url, minibatch=8, concurrency=1)
+        annotation = annotate(sessions, some_taxonomy(), settings, tmp_path / "cache")
+    ids, answered = sessions["session_id"].to_pylist(), set(annotation.answered)
+    lost = {text for id_, text in zip(ids, told, strict=True) if id_ not in answered}
+    assert told[7] in lost
+    assert len(lost) <= 2  # of the small minibatch that holds it
+    assert annotation.metrics["dropped"] == {"unusable_answers": 2}
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_server_that_refuses_everything_is_asked_a_few_times(tmp_path: Path, status: int) -> None:
+    sessions = factories.themed_sessions(200)
+    with LlmServer(always=status) as server:
+        settings = config(tmp_path, server.url, minibatch=5, concurrency=1)
+        with pytest.raises(LanguageModelError, match=rf"without one usable answer.*refused.*fault {status}"):
+            annotate(sessions, some_taxonomy(), settings, tmp_path / "cache")
+        annotating = len(server.requests)
+        with pytest.raises(LanguageModelError, match=f"fault {status}"):
+            draft(sessions, embed(sessions), settings, tmp_path / "cache")
+    assert annotating <= 12  # in three formats each
+    assert len(server.requests) == annotating + 3
+
+
 def test_unknown_references_are_dropped_and_counted(tmp_path: Path) -> None:
     def careless(task: str, user: str) -> dict[str, Any]:
         answer = plausible(task, user)
@@ -357,6 +394,41 @@ def test_the_key_is_sent_in_its_header_and_stays_out_of_logs_and_cache(
     assert b"The visitor looks at" in written  # the answers are there
     for text in (caplog.text, out, err, written.decode("utf-8", "replace")):
         assert KEY not in text
+
+
+@pytest.mark.parametrize("fault", [500, 401, 400, "ok"])
+def test_a_login_in_the_url_is_used_and_shown_nowhere(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    fault: int | str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    said = ""
+    with LlmServer(always=fault) as server:
+        url = server.url.replace("://", "://jane:s%2Fcret@")
+        settings = config(tmp_path, url, retries=0, minibatch=5)
+        try:
+            annotate(factories.themed_sessions(40), some_taxonomy(), settings, tmp_path / "cache")
+        except LanguageModelError as error:
+            said = str(error)
+            assert server.url in said
+    assert bool(said) == (fault != "ok")
+    login = base64.b64encode(b"jane:s/cret").decode()
+    assert server.requests[0].headers["authorization"] == f"Basic {login}"
+    out, err = capfd.readouterr()
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for text in (said, caplog.text, out, err, written.decode("utf-8", "replace")):
+        for secret in ("jane", "s%2Fcret", "s/cret", login):
+            assert secret not in text
+
+
+@pytest.mark.parametrize("url", ["https://a:1/cret@x.invalid/v1", "http://a:s#cret@[x/v1", "a:cret@[::1/v1"])
+def test_a_login_that_breaks_the_url_is_not_repeated(tmp_path: Path, url: str) -> None:
+    with pytest.raises(LanguageModelError, match="USER:PASSWORD") as caught:
+        annotate(factories.themed_sessions(4), some_taxonomy(), config(tmp_path, url), tmp_path / "cache")
+    assert "cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
 
 
 def test_a_missing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,8 @@ def test_spreadsheets_may_mangle_the_file(mangle: Callable[[str], bytes], shift:
         (b"", "no columns 'row' and 'intents'"),
         (b"PK\x03\x04\x00\x00\x00\x00xlsx", "not text"),
         (b"a,b\n1,2\n", "no columns 'row' and 'intents'"),
+        (b"x" * (csv.field_size_limit() + 1), "no columns 'row' and 'intents'"),
+        (b"row,intents\n1," + b"x" * (csv.field_size_limit() + 1), "line 2: not CSV"),
     ],
 )
 def test_other_files_are_refused(data: bytes, message: str) -> None:

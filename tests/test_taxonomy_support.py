@@ -46,6 +46,21 @@ def test_quotes_are_found_with_slips_but_not_with_other_words(quote: str, events
     assert supporting(quote, STEPS) == events
 
 
+@pytest.mark.parametrize(
+    ("quote", "events"),
+    [
+        ("登录", (0, 3)),
+        ("hr", (1,)),
+        ("登录, briefly → HR ×2", (0, 1, 3)),
+        ("ЖК", (2,)),
+        ("页", ()),  # inside a step is not enough
+        ("HR → IT", ()),
+    ],
+)
+def test_steps_of_a_letter_or_two_are_quoted_whole(quote: str, events: tuple[int, ...]) -> None:
+    assert supporting(quote, ("登录", "HR", "ЖК", "登录", "页面 HR", "")) == events
+
+
 words = st.text("abcdefghij ", min_size=3, max_size=20).filter(lambda text: len(text.strip()) > 2)
 
 

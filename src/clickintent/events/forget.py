@@ -1,8 +1,9 @@
 """The right to erasure: remove a person from every table of a workspace, and keep them out.
 
 What is removed are the events, in all tables that are made of them; the codes of the person's ids stay in a
-list, so that the same raw files, read again, do not bring them back. What was *learned* from many people, an
-encoder or a taxonomy, is not changed; the result says so.
+list, so that the same raw files, read again, do not bring them back. What may quote a session goes, whoever's
+it was. What was *learned* from many people, an encoder or the intents of a taxonomy, is not changed; the
+result says so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import yaml
 
 from clickintent import schema
 from clickintent.config import Config
@@ -34,13 +36,17 @@ from clickintent.workspace import Metrics, commit, recover
 _BY_SESSION = ("embeddings", "labels", "people")
 #: What may quote a session and cannot be searched: made again when needed.
 _REMADE = ("report.html", "proposals.yaml", ".llm", "llm", ".checkpoints")
+#: Where single sessions are told as examples of an intent, the versions as they were included.
+_TAXONOMIES = ("taxonomy.yaml", "taxonomies/v*.yaml")
 #: What was learned from all sessions together.
 _LEARNED = ("encoder", "student", "taxonomy.yaml")
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What ``forget`` did: rows removed by table, files deleted, and what was learned with them in it."""
+    """What ``forget`` did: rows removed by table, and examples of intents; files deleted; and what was
+    learned with them in it.
+    """
 
     rows: dict[str, int]
     deleted: list[str]
@@ -60,7 +66,8 @@ def forget(config: Config, *, visitor: str | None = None, account: str | None = 
 
     Raises:
         ValueError: if not exactly one of the two is given.
-        WorkspaceError: if the workspace has no events, or was made with another key.
+        WorkspaceError: if the workspace has no events or was made with another key, or a taxonomy file is not
+            plain YAML.
     """
     if (visitor is None) == (account is None):
         raise ValueError("give exactly one of visitor and account")
@@ -127,15 +134,17 @@ def _forget(
         made,
         empty=True,
     )
-    names = [*OUTPUTS, *_filter_by_session(out, made)]
+    examples = _without_examples(out, made)
+    names = [*OUTPUTS, *_filter_by_session(out, made), *examples]
     after = {**before, **_counts(made)}
     commit(out, made, names)
     deleted = [name for name in _REMADE if (out / name).exists()]
     for name in deleted:
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    rows = {name: n - after[name] for name, n in before.items()}
     return Forgotten(
-        {name: n - after[name] for name, n in before.items()},
+        {**rows, "examples in taxonomies": sum(examples.values())} if examples else rows,
         deleted,
         [name for name in _LEARNED if (out / name).exists()],
         manifest.metrics,
@@ -220,6 +229,52 @@ def _filter_by_session(out: Path, made: Path) -> list[str]:
                 table.filter(pc.is_in(table["session_id"], value_set=sessions)), target, compression="zstd"
             )
     return names
+
+
+def _without_examples(out: Path, made: Path) -> dict[str, int]:
+    """Copies of the files of the taxonomy without examples; by name, how many it had."""
+    found = {}
+    for path in sorted(path for pattern in _TAXONOMIES for path in out.glob(pattern)):
+        try:
+            text, n = _emptied(path.read_bytes().decode())
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise WorkspaceError(
+                f"{path} is not plain YAML, and what it quotes of sessions cannot be taken out. Nobody was "
+                "forgotten; correct the file and give the same command again."
+            ) from error
+        target = made / path.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text.encode())
+        found[str(path.relative_to(out))] = n
+    return found
+
+
+def _emptied(text: str) -> tuple[str, int]:
+    """A taxonomy's YAML without examples, and how many it had. All else stays as people wrote it.
+
+    Raises:
+        yaml.YAMLError: if it is not YAML, or has aliases, which no taxonomy may have.
+    """
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+        raise yaml.YAMLError("aliases are not allowed")
+    found = [
+        (key.end_mark.index, value)
+        for _, intents in _under(yaml.compose(text, Loader=yaml.SafeLoader), "intents")
+        for intent in (intents.value if isinstance(intents, yaml.SequenceNode) else ())
+        for key, value in _under(intent, "examples")
+        if value.value
+    ]
+    for start, value in reversed(found):
+        # a list in lines ends for YAML where the next key begins, after comments that are not about it
+        last = value if isinstance(value, yaml.ScalarNode) or value.flow_style else value.value[-1]
+        old = text[start : last.end_mark.index]
+        text = f"{text[:start]}: []{old[len(old.rstrip()) :]}{text[start + len(old) :]}"
+    return text, sum(1 if isinstance(value, yaml.ScalarNode) else len(value.value) for _, value in found)
+
+
+def _under(node: yaml.Node | None, name: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Key and value of that name in a mapping."""
+    return [(k, v) for k, v in node.value if k.value == name] if isinstance(node, yaml.MappingNode) else []
 
 
 def _counts(folder: Path) -> dict[str, int]:

@@ -30,6 +30,11 @@ _PLACEHOLDER = re.compile(r"[{<\[(:*][^/]*")
 _EXTENSION = re.compile(r"\.(?:html?|php|aspx?|jsp|do|axd)$", re.IGNORECASE)
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
 _DIGITS = re.compile(r"\d(?:[ .\-]?\d){5,}")
+#: Words that may stand beside the site's name in what is still no more than its name.
+_BESIDE_NAME = frozenset(
+    {"the", "welcome", "to", "official", "online", "site", "website", "www", "com", "org", "net"}
+    | {"co", "uk", "us", "inc", "ltd", "plc", "llc", "gmbh", "ag", "sa"}
+)
 _SEARCH_LENGTH = 80  # longer texts of a page view are page text, not what somebody typed
 
 
@@ -126,16 +131,30 @@ def site_names(titles: Iterable[str | None]) -> frozenset[str]:
     """The segments of titles that name the site and not the page, folded.
 
     That is the last segment (or, failing that, the first one) which at least three in ten of the distinct
-    titles with several segments share, and two of them at the least.
+    titles with several segments share, and two of them at the least. A first or last segment that holds such
+    a name counts as the site's if it says little else (``Welcome to Some Shop``), or if half of the titles
+    share it; any other is a page of the site that is called after it (``Some Shop Gift Card``).
     """
     split = [parts for parts in (segments(t) for t in {t for t in titles if t}) if len(parts) > 1]
     for end in (-1, 0):
         counts = Counter(fold(parts[end]) for parts in split)
-        names = {name for name, n in counts.items() if n >= max(2, 0.3 * len(split))}
+        names = {name for name, n in counts.items() if name and n >= max(2, 0.3 * len(split))}
         if names:
-            around = {fold(p) for parts in split for p in (parts[0], parts[-1])}
-            return frozenset(names | {a for a in around if any(len(n) > 5 and n in a for n in names)})
+            around = Counter(part for parts in split for part in {fold(parts[0]), fold(parts[-1])})
+            return frozenset(
+                segment
+                for segment, n in around.items()
+                for name in names
+                if _is_little_more(segment, name)
+                or (len(name) > 5 and name in segment and n >= max(2, 0.5 * len(split)))
+            )
     return frozenset()
+
+
+def _is_little_more(segment: str, name: str) -> bool:
+    """Whether a folded segment is a site's name and at most words like ``welcome to`` and ``.com``."""
+    before, found, after = segment.partition(name)
+    return bool(found) and _BESIDE_NAME.issuperset(re.findall(r"\w+", f"{before} {after}"))
 
 
 def label_of(item: Item, site: frozenset[str]) -> str:

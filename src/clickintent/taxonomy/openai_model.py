@@ -8,33 +8,39 @@ import os
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from clickintent.config import LlmConfig
 from clickintent.errors import LanguageModelError, require
 from clickintent.taxonomy.answers import Answer, Reply, Request, estimate_tokens, reply_in
 from clickintent.taxonomy.limits import Budget, RateLimit
-from clickintent.taxonomy.llm import CachedModel, endpoint_of
+from clickintent.taxonomy.llm import CachedModel, InvalidAnswerError, endpoint_of
 from clickintent.taxonomy.prompts import prompt
+
+#: Statuses that are about a request, such as its length or what a content filter finds in it.
+_REFUSED = (400, 413, 422)
 
 
 class OpenAIModel(CachedModel):
     """See the module.
 
     The key comes from the environment variable that ``config.api_key_env`` names, and is never written or
-    logged. A server on this machine (a loopback ``base_url``) needs none. Status 429, 5xx, timeouts and
+    logged; neither are user and password in ``base_url``, which are sent as Basic authentication in place of
+    the key. A server on this machine (a loopback ``base_url``) needs no key. Status 429, 5xx, timeouts and
     broken connections are tried again ``config.retries`` times, with exponential backoff and jitter, by the
     SDK; the rate limit holds for these attempts, too.
 
-    A request that got no usable answer is asked anew by the next run: the server may have been changed.
+    A request that got no usable answer is asked anew by the next run: the server may have been changed. One
+    that the server refuses in every answer format has none; others may.
 
     Raises:
-        LanguageModelError: if the key is not set.
+        LanguageModelError: if the key is not set, or ``base_url`` is no URL.
         MissingDependencyError: if the package ``openai`` is not installed.
     """
 
     def __init__(self, config: LlmConfig, cache: Path | None = None) -> None:
-        self._key = _api_key(config, endpoint_of(config))
+        self._url, login = without_login(endpoint_of(config))
+        self._key = _api_key(config, self._url)
         self._openai = require("openai", "llm")
         super().__init__(config, cache)
         self.concurrency = config.concurrency
@@ -46,12 +52,13 @@ class OpenAIModel(CachedModel):
 
         self._client = self._openai.OpenAI(
             api_key=self._key,
-            base_url=self._endpoint or None,
+            base_url=self._url or None,
             timeout=config.timeout_s,
             max_retries=config.retries,
             http_client=self._openai.DefaultHttpxClient(
+                auth=login,
                 event_hooks={"request": [wait]},
-                trust_env=not is_loopback(self._endpoint),  # a proxy for others must not stand between
+                trust_env=not is_loopback(self._url),  # a proxy for others must not stand between
             ),
         )
         #: Answer formats that the server has not refused yet, the strictest first.
@@ -70,7 +77,12 @@ class OpenAIModel(CachedModel):
             return self._ask(request)
 
     def _ask(self, request: Request[Answer]) -> Reply:
-        """One call, in the strictest answer format that the server knows."""
+        """One call, in the strictest answer format that the server knows.
+
+        Raises:
+            InvalidAnswerError: if the server refuses this request in every format.
+            LanguageModelError: if it would not answer any other one either.
+        """
         refused: Exception | None = None
         formats = self._formats
         for place, format_ in enumerate(formats):
@@ -79,18 +91,21 @@ class OpenAIModel(CachedModel):
                 response = self._client.chat.completions.with_raw_response.create(
                     **self._arguments(request, format_)
                 )
-            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+            except self._openai.OpenAIError as error:
+                if getattr(error, "status_code", None) not in _REFUSED:
+                    raise self._problem(error) from None  # its chain holds the request, and that the key
                 refused = refused or error  # the first refusal is the one about what we really want
                 continue
-            except self._openai.OpenAIError as error:
-                raise self._problem(error) from None  # its chain holds the request, and that the key
             finally:
                 self.usage.add(calls=1, seconds=time.monotonic() - started)
             self._formats = formats[place:]
             reply = _read(response.content)
             self._paid(request, reply)
             return reply
-        raise self._problem(refused) from None
+        raise InvalidAnswerError(
+            f"{self.name} at {self._where} refused a {request.task} request: {self._told(refused)} If that "
+            "is about its length or a content filter, try smaller requests (taxonomy.minibatch)."
+        ) from None
 
     def _arguments(self, request: Request[Answer], format_: str) -> dict[str, Any]:
         """Of the call. Without a schema in the protocol, the schema stands in the system text."""
@@ -105,9 +120,14 @@ class OpenAIModel(CachedModel):
             arguments["response_format"] = {"type": "json_object"}
         return arguments
 
-    def _problem(self, error: Exception | None) -> LanguageModelError:
-        where = self._endpoint or "the default OpenAI endpoint"
-        text = str(error).replace(self._key, "[key]")
+    @property
+    def _where(self) -> str:
+        return self._url or "the default OpenAI endpoint"
+
+    def _told(self, error: Exception | None) -> str:
+        return str(error).replace(self._key, "[key]")
+
+    def _problem(self, error: Exception) -> LanguageModelError:
         sdk = self._openai
         if isinstance(error, sdk.AuthenticationError | sdk.PermissionDeniedError):
             advice = f"Check the key in the environment variable {self._config.api_key_env}."
@@ -124,7 +144,7 @@ class OpenAIModel(CachedModel):
         tries = f" after {self._config.retries + 1} attempts" if self._config.retries else ""
         final = isinstance(error, sdk.APIStatusError) and error.status_code < 500 and error.status_code != 429
         return LanguageModelError(
-            f"{self.name} at {where}{'' if final else tries}: {text} {advice} "
+            f"{self.name} at {self._where}{'' if final else tries}: {self._told(error)} {advice} "
             "Answers so far are kept; the same command goes on where it stopped."
         )
 
@@ -136,6 +156,27 @@ def _read(content: bytes) -> Reply:
     except (ValueError, RecursionError):
         body = None
     return reply_in(body) or Reply("")
+
+
+def without_login(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without user and password, which would show in logs and errors, and these two, if it has any.
+
+    Raises:
+        LanguageModelError: if the two cannot be told from the rest; does not repeat them.
+    """
+    try:
+        parts = urlsplit(url)
+        login, _, host = parts.netloc.rpartition("@")
+        bare = parts._replace(netloc=host).geturl()
+        if "@" in bare:  # a password with a slash in it, or no scheme before it
+            raise ValueError
+    except ValueError:
+        raise LanguageModelError(
+            "llm.base_url is not of the form https://HOST/PATH or https://USER:PASSWORD@HOST/PATH. "
+            "Elsewhere, @ is written %40; in a user or password, / is written %2F, # is %23 and ? is %3F."
+        ) from None
+    user, _, password = login.partition(":")
+    return (bare, (unquote(user), unquote(password))) if login else (url, None)
 
 
 def is_loopback(url: str) -> bool:

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ import pyarrow as pa
 from clickintent.errors import DataError
 from clickintent.taxonomy.content import redact, shorten
 from clickintent.taxonomy.sample import stratified
-from clickintent.taxonomy.taxonomy import Taxonomy
+from clickintent.taxonomy.taxonomy import NO_INTENT, Taxonomy
 
 #: Which row of an exported file is which session, and how many sessions it stands for.
 KEY = pa.schema(
@@ -45,7 +45,7 @@ PEOPLE = pa.schema(
     ]
 )
 
-NONE = "none"  # what a person writes for "none of these"; an empty cell is "not labelled"
+NONE = NO_INTENT  # what a person writes for "none of these"; an empty cell is "not labelled"
 _COLUMNS = ("row", "session", "intents", "note")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SPLIT = re.compile(r"[\s,;|]+")
@@ -162,7 +162,7 @@ def read_rows(data: bytes, where: str) -> list[tuple[int, str, str]]:
     skipped = 1 if re.fullmatch(r"sep=.\s*", first) else 0  # written by some spreadsheets
     for delimiter in ",;\t":
         reader = csv.reader(io.StringIO(rest if skipped else text, newline=""), delimiter=delimiter)
-        header = [cell.strip(" \ufeff'\"").casefold() for cell in next(reader, [])]
+        header = _header(reader)
         if "row" in header and "intents" in header:
             break
     else:
@@ -180,6 +180,14 @@ def read_rows(data: bytes, where: str) -> list[tuple[int, str, str]]:
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num + skipped}: not CSV: {error}.") from error
     return found
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    """The names of the columns; none if the first line is not CSV, as when a cell of it is far too long."""
+    try:
+        return [cell.strip(" \ufeff'\"").casefold() for cell in next(reader, [])]
+    except csv.Error:
+        return []
 
 
 def understand(

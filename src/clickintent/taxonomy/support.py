@@ -2,9 +2,9 @@
 
 Models copy with small changes: another case, a plural, the dwell beside the title, two steps in one quote.
 So a quote is taken apart at arrows, semicolons and line breaks, and each part must be found: word for word
-inside a step, or in a step that shares most of its letters in threes (Dice coefficient of character
-trigrams, which forgives slips but no other words). A part found nowhere means that the label has no
-support.
+inside a step (one of a letter or two: as the whole step), or in a step that shares most of its letters in
+threes (Dice coefficient of character trigrams, which forgives slips but no other words). A part found nowhere
+means that the label has no support.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from clickintent.taxonomy.content import fold
 
 _ALIKE = 0.7  # Dice coefficient from which on a part is a step with slips
-_SHORTEST = 3  # characters of a part; shorter ones are in everything
+_SHORTEST = 3  # characters of a part that may be found inside a step; shorter ones are in everything
 _PARTS = re.compile(r"\s*(?:→|->|;|\n)\s*")
 #: What a narrative adds to a step.
 _ADDED = re.compile(r"(?:\s*×\s*\d+)?(?:,\s*(?:briefly|a while|long))?$", re.IGNORECASE)
@@ -39,7 +39,7 @@ def supporting(quote: str, steps: Sequence[str]) -> tuple[int, ...]:
 
 def _found(part: str, steps: Sequence[str]) -> tuple[int, ...]:
     if len(part) < _SHORTEST:
-        return ()
+        return tuple(i for i, step in enumerate(steps) if part and step == part)
     inside = re.compile(rf"(?<!\w){re.escape(part)}(?!\w)")
     exact = tuple(i for i, step in enumerate(steps) if inside.search(step))
     return exact or tuple(i for i, step in enumerate(steps) if alike(part, step) >= _ALIKE)

@@ -33,6 +33,7 @@ from clickintent.workspace import write_text
 _UNAPPROVED = {"approved_by": None, "approved_at": None, "approved_digest": None}
 
 _ID = re.compile(r"[A-Za-z][\w-]*")
+NO_INTENT = "none"  # what people write who label, for "none of these"; no intent may be called so
 
 _HEADER = """\
 # The taxonomy of intents. Edit names, definitions and lists freely; keep the ids: labels refer to them.
@@ -182,9 +183,11 @@ class Taxonomy(_Frozen):
 
     @property
     def digest(self) -> str:
-        """Changes with the intents and the ids that are retired; not with the version and who approved it."""
+        """Changes with what the intents are and the ids that are retired; not with the version, who approved
+        it and the examples, which go when a person is forgotten.
+        """
         data = self.model_dump(mode="json", include={"source", "model", "calibration"})
-        data["intents"] = [(intent.digest, intent.examples) for intent in self.intents]
+        data["intents"] = [intent.digest for intent in self.intents]
         data["retired"] = [(retired.id, retired.into) for retired in self.retired]
         return _digest(data)
 
@@ -321,10 +324,12 @@ def _mistakes(taxonomy: Taxonomy) -> Iterator[tuple[marked_yaml.Path, str]]:
     for key in ("id", "name"):
         seen: set[str] = set()
         for n, intent in enumerate(taxonomy.intents):
-            value = getattr(intent, key).casefold() if key == "name" else intent.id
+            value = getattr(intent, key).casefold()  # of ids, too: labels by people do not tell cases apart
             if value in seen:
-                yield ("intents", n, key), f"the {key} {value!r} is given to two intents"
+                yield ("intents", n, key), f"the {key} {value!r} is given to two intents (in whatever case)"
             seen.add(value)
+            if key == "id" and value == NO_INTENT:
+                yield ("intents", n, key), f"the id {intent.id!r} means that no intent fits; take another one"
     if len(taxonomy.calibration) not in (0, 3):
         yield ("calibration",), "calibration is three numbers, or left out"
     yield from _mistakes_of_retired(taxonomy)
