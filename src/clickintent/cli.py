@@ -140,7 +140,7 @@ def forget(
         sys.stdout.write(f"{name}: deleted; it is made again when its stage is run\n")
     if done.learned:
         sys.stdout.write(
-            f"{', '.join(done.learned)}: learned from all sessions together and not changed; to be learned "
+            f"{', '.join(done.learned)}: what was learned from all sessions together is not changed; to learn it "
             "without this person, run pretrain, taxonomy draft, label and distill with --force\n"
         )
 
