@@ -140,8 +140,8 @@ def forget(
         sys.stdout.write(f"{name}: deleted; it is made again when its stage is run\n")
     if done.learned:
         sys.stdout.write(
-            f"{', '.join(done.learned)}: what was learned from all sessions together is not changed; to learn "
-            "it without this person, run pretrain, taxonomy draft, label and distill with --force\n"
+            f"{', '.join(done.learned)}: what was learned from all sessions together is not changed; to "
+            "learn it without this person, run pretrain, taxonomy draft, label and distill with --force\n"
         )
 
 
