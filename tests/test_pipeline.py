@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import clickintent
-from clickintent import Config, load_config, schema
+from clickintent import Config, load_config, pipeline, schema
 from clickintent.config import LabelsConfig, SimBankConfig
 from clickintent.taxonomy import IntentGraph
 from llm_server import LlmServer
@@ -367,3 +367,15 @@ def test_interrupt_is_a_clean_stop(bank: Path, tmp_path: Path, seconds: float) -
     assert process.returncode == 130
     assert "Stopped" in heard
     assert "Traceback" not in heard
+
+
+def test_other_commands_go_on_with_what_a_demo_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Config] = []
+    monkeypatch.setattr(pipeline, "run", lambda config, *, force: ran.append(config) or {})
+    pipeline.demo(tmp_path / "demo", sessions=300, seed=3)
+    config = load_config(tmp_path / "demo" / "simbank" / "clickintent.toml")
+    assert ran == [config]
+    assert (config.workspace, config.seed) == (tmp_path / "demo", 3)
+    pipeline.demo(tmp_path / "demo", sessions=300, seed=4)  # another bank in its place
+    assert load_config(tmp_path / "demo" / "simbank" / "clickintent.toml") == ran[1]
+    assert ran[1].seed == 4

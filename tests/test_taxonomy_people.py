@@ -178,7 +178,8 @@ def run(*arguments: str, code: int = 0) -> None:
 
 def fill(config: Config, exported: Path, out: Path, noise: float, seed: int) -> None:
     """Answer as the model did, apart from ``noise``."""
-    key = pq.read_table(next((config.workspace / "people" / "keys").glob("*.parquet")))
+    sample = exported.read_text(encoding="utf-8-sig").splitlines()[1].split("-")[0]
+    key = pq.read_table(config.workspace / "people" / "keys" / f"{sample}.parquet")
     session = dict(zip(key["row"].to_pylist(), key["session_id"].to_pylist(), strict=True))
     labels = pq.read_table(config.workspace / "labels" / "teacher.parquet")
     said: dict[str, list[str]] = {}
@@ -253,6 +254,19 @@ def test_labels_of_people_follow_the_taxonomy_too(config: Config) -> None:
     assert pair["sessions"] == 60 - found["left_out"]["Kim"]
     assert pair["intents"]["i02"]["kappa"]["value"] == pytest.approx(1)
     assert not {"i01", "i03", "i04"} & set(pair["intents"])  # nobody could give i04 as it is meant now
+
+
+def test_a_small_sample_counts_less_than_a_large_one(config: Config) -> None:
+    """Right in all of 100 sessions, and in none of ten others."""
+    folder = config.workspace.parent
+    for name, size, noise in (("large", 100, 0.0), ("small", 10, 1.0)):
+        out = folder / f"{name}.csv"
+        pipeline.export_labels(config, out, size=size, seed=size)
+        fill(config, out, folder / f"{name}-filled.csv", noise, seed=0)
+        pipeline.import_labels(config, folder / f"{name}-filled.csv", by="Kim")
+    (pair,) = pipeline.agreement(config)["pairs"]
+    assert pair["sessions"] > 100
+    assert 0.75 < pair["pooled"]["value"] < 1
 
 
 def test_a_path_is_printed_as_it_is(config: Config, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,13 @@ import pyarrow as pa
 from clickintent.config import Config
 from clickintent.errors import DataError, EmptyInputError
 from clickintent.taxonomy import keywords
+from clickintent.taxonomy.annotation import Annotation, annotation_of, answered_of, soft_targets
 from clickintent.taxonomy.answers import estimate_tokens
 from clickintent.taxonomy.backends import open_model
 from clickintent.taxonomy.diff import Diff, diff
 from clickintent.taxonomy.generate import generate
 from clickintent.taxonomy.graph import IntentGraph, export_graph
-from clickintent.taxonomy.label import Annotation, annotate, annotation_of, answered_of, soft_targets
+from clickintent.taxonomy.label import annotate
 from clickintent.taxonomy.llm import LanguageModel
 from clickintent.taxonomy.narrate import narrate, site_of
 from clickintent.taxonomy.openai_model import OpenAIModel

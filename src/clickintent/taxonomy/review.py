@@ -155,8 +155,8 @@ class Walk:
             raise CommandError(f"{verb} needs something after it; see help.")
         if verb in ("approve", "reject", "dismiss") and rest:
             raise CommandError(
-                f"{verb} is about {id_}, which is shown, and takes nothing after it; go ID first, or write a "
-                f"reason after two dashes: {verb} -- {rest}"
+                f"{verb} is about {id_}, which is shown, and takes nothing after it but a reason, after two "
+                "dashes. For another intent: go ID first."
             )
         if verb == "approve":
             return Made(
