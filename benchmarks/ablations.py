@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import clickintent.encoder.network as network_module
+import clickintent.encoder.train as train_module
 from clickintent import progress
 from clickintent.config import EncoderConfig
 from clickintent.downstream.metrics import Estimate
@@ -201,6 +202,7 @@ VARIANTS = {
     "no_numbers": _without("numbers"),
     "no_masking": _patched(objectives, "_MASKED_SESSIONS", 0.0),  # and so no masked event to tell
     "all_masked": _patched(objectives, "_MASKED_SESSIONS", 1.0),
+    "no_unknown_pages": _patched(train_module, "UNKNOWN_PAGE", 0.0),
     "only_next": _without(*WEIGHTS.keys() - NEXT),
     "bag_yes_or_no": _patched(objectives, "_bag", _yes_or_no),
     "with_contrast": _patched(Network, "forward", _with_contrast),
