@@ -20,9 +20,10 @@ from rich.table import Table
 
 from clickintent import events, pipeline
 from clickintent._version import __version__
+from clickintent.cli_keys import keys_app
 from clickintent.cli_taxonomy import File, Force, PlanOnly, Show, labels_app, print_plan, taxonomy_app
 from clickintent.config import load_config
-from clickintent.errors import AnswersNeededError, ClickintentError, ConfigError
+from clickintent.errors import AnswersNeededError, ClickintentError, ConfigError, require
 from clickintent.progress import console, say
 from clickintent.workspace import Metrics
 
@@ -34,6 +35,7 @@ app = App(
 )
 app.command(taxonomy_app)
 app.command(labels_app)
+app.command(keys_app)
 
 _SHOWN_EVENTS = 12  # of a session, by inspect
 
@@ -187,6 +189,26 @@ def report(file: File, *, force: Force = False) -> None:
     config = load_config(file)
     pipeline.write_report(config, force=force)
     say(f"report: {config.workspace / 'report.html'}")
+
+
+@app.command
+def serve(
+    file: File,
+    *,
+    host: Annotated[str | None, Parameter(help="Where to listen, instead of serve.host.")] = None,
+    port: Annotated[int | None, Parameter(help="Instead of serve.port.")] = None,
+    shadow: Annotated[
+        Path | None, Parameter(help="Configuration of a workspace whose model scores along, to compare.")
+    ] = None,
+) -> None:
+    """Serve intents over HTTP: scores, live sessions, accounts."""
+    config = load_config(file)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    config = config.model_copy(update={"serve": config.serve.model_copy(update=given)})
+    require("starlette", "serve")
+    from clickintent.serve.run import serve as run_service
+
+    run_service(config, shadow=load_config(shadow) if shadow else None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -267,6 +267,31 @@ class ReportConfig(_Frozen):
     max_points: Annotated[int, Field(ge=100)] = 6000  # on the map of sessions
 
 
+class ServeConfig(_Frozen):
+    """The service, and how long it keeps what it is sent."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    #: ``sqlite``: in the workspace, for one process. ``redis://…``, ``rediss://…``: for several.
+    store: Annotated[str, Field(pattern=r"^(sqlite|rediss?://.+)$")] = "sqlite"
+    keep_days: Annotated[float, Field(gt=0)] = 30.0
+    late_hours: Annotated[float, Field(gt=0)] = 24.0  # older events are refused
+    future_minutes: Annotated[float, Field(ge=0)] = 5.0  # clocks of visitors differ
+    max_events_per_visitor: Annotated[int, Field(ge=1)] = 5_000
+    half_life_days: Annotated[float, Field(gt=0)] = 3.0  # of a session's weight in an account's intent
+    max_body_kib: Annotated[int, Field(ge=1)] = 512
+    max_waiting: Annotated[int, Field(ge=1)] = 1_000  # what comes beyond is answered with 503 at once
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    requests_per_second: Annotated[float, Field(ge=0)] = 0.0  # with one key; 0: no limit
+    reload_seconds: Annotated[float, Field(gt=0)] = 5.0  # how often it looks for a new model and for keys
+
+    @model_validator(mode="after")
+    def _late_is_kept(self) -> ServeConfig:
+        if self.late_hours > self.keep_days * 24:
+            raise ValueError("late_hours is longer than keep_days: an event sent again could count twice")
+        return self
+
+
 class SimBankConfig(_Frozen):
     """The simulated bank."""
 
@@ -303,6 +328,7 @@ class Config(_Frozen):
     tiles: TilesConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    serve: ServeConfig = ServeConfig()
     simbank: SimBankConfig | None = None
 
 

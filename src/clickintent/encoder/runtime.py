@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from clickintent.encoder.features import FeatureSpace, FlatEvents, Floats, Inputs, Ints, ranges
-from clickintent.encoder.single import Event, one_session
+from clickintent.encoder.single import Event, few_sessions
 from clickintent.encoder.text import TextVectors
 from clickintent.errors import ArtifactError
 
@@ -117,9 +117,13 @@ class OnnxEncoder:
         """(dim,) float32; see ``SessionEncoder.embed_one``."""
         if not events:
             return np.zeros(self.dim, dtype=np.float32)
-        inputs, texts = one_session(events, self._space, last)
-        found: Floats = self._run({**inputs, "texts": self._text(texts)})[0]
+        found: Floats = self._run(self.call([events], last=last))[0]
         return found
+
+    def call(self, sessions: Sequence[Sequence[Event]], *, last: int) -> Inputs:
+        """The inputs of one call for a few sessions of at least one event each."""
+        inputs, texts = few_sessions(sessions, self._space, last)
+        return {**inputs, "texts": self._text(texts)}
 
     def _run(self, inputs: Inputs) -> Floats:
         embedding: Floats = self._session.run([OUTPUT], inputs)[0]

@@ -202,6 +202,17 @@ class SessionEncoder:
         """
         return self._ready().embed_one(events, last=self.config.max_events)
 
+    def call_inputs(self, sessions: Sequence[Sequence[Mapping[str, Any]]]) -> Inputs:
+        """What ``onnx`` is given for one call with a few sessions, padded to the longest of them.
+
+        Args:
+            sessions: as the argument of :meth:`embed_one`, at least one event each.
+
+        Raises:
+            ArtifactError, DataError: as :meth:`embed_one`.
+        """
+        return self._ready().call(sessions, last=self.config.max_events)
+
     def embed_parquet(
         self,
         source: Path,

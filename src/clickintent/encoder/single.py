@@ -1,4 +1,4 @@
-"""One session as plain Python values → the inputs of the graph, with no table in between."""
+"""Sessions as plain Python values → the inputs of the graph, with no table in between."""
 
 from __future__ import annotations
 
@@ -35,43 +35,63 @@ _REQUIRED = ("ts", "event_type", "page")
 _ABSENT = object()
 
 
-def one_session(events: Sequence[Event], space: FeatureSpace, last: int) -> tuple[Inputs, list[str]]:
-    """The inputs for a batch of one, all but ``texts``, and the texts of its events.
+def few_sessions(
+    sessions: Sequence[Sequence[Event]], space: FeatureSpace, last: int
+) -> tuple[Inputs, list[str]]:
+    """The inputs of one call, padded to the longest session, all but ``texts``; and the texts of the events.
 
     Args:
-        events: at least one; see ``SessionEncoder.embed_one``.
-        last: keep at most this many events, the last ones.
+        sessions: at least one event each; see ``SessionEncoder.embed_one``.
+        last: keep at most this many events of a session, the last ones.
 
     Raises:
         DataError: if an event lacks a key or has a value of another type; says which.
     """
-    first = max(len(events) - last, 0)
-    for number in range(max(first - 1, 0), len(events)):
-        _check(events[number], number)
-    kept = events[first:]
-    ts = [event["ts"] for event in kept]
-    before = [events[first - 1]["ts"] if first else None, *ts]
-    gap = [event.get("gap_s", _ABSENT) for event in kept]
-    dwell = [event.get("dwell_s", _ABSENT) for event in kept]
-    for i, at in enumerate(ts):
-        if gap[i] is _ABSENT:
-            gap[i] = None if before[i] is None else (at - before[i]) / 1e6
-        if dwell[i] is _ABSENT and i + 1 < len(ts):
-            dwell[i] = (ts[i + 1] - at) / 1e6
-    dwell[-1] = None  # what lasts until an event outside is the future
     pages, types = space.pages.ids, space.event_types.ids
-    length = len(kept)
+    kept: list[Event] = []
+    lengths: list[int] = []
+    dwell: list[Any] = []
+    gap: list[Any] = []
+    for events in sessions:
+        first = max(len(events) - last, 0)
+        for number in range(max(first - 1, 0), len(events)):
+            _check(events[number], number)
+        own = events[first:]
+        _append_waits(own, events[first - 1]["ts"] if first else None, dwell, gap)
+        kept.extend(own)
+        lengths.append(len(own))
+    n, ts = len(kept), [event["ts"] for event in kept]
     ids = [
         [pages.get(event["page"], OOV) for event in kept],
         [types.get(event["event_type"], OOV) for event in kept],
         hour_of_week(np.array(ts, dtype=np.int64)),
-        range(length),
+        range(n),
     ]
     names = ("page", "event_type", "hour_of_week", "text")
-    inputs: Inputs = dict(zip(names, np.array(ids, dtype=np.int32).reshape(4, 1, length), strict=True))
-    logs = log_seconds([dwell, gap]).reshape(2, 1, length)
-    inputs.update(log_dwell=logs[0], log_gap=logs[1], lengths=np.array([length], dtype=np.int32))
+    flat: Inputs = dict(zip(names, np.array(ids, dtype=np.int32), strict=True))
+    flat["log_dwell"], flat["log_gap"] = log_seconds([dwell, gap])
+    stops = np.cumsum(lengths)
+    # what stands behind the end of a session is masked by its length
+    steps = np.minimum((stops - lengths)[:, None] + np.arange(max(lengths)), n - 1)
+    inputs = {name: values[steps] for name, values in flat.items()}
+    inputs["lengths"] = np.array(lengths, dtype=np.int32)
     return inputs, [text_of(event["page"], event.get("title"), event.get("text")) for event in kept]
+
+
+def _append_waits(events: Sequence[Event], before: int | None, dwell: list[Any], gap: list[Any]) -> None:
+    """Seconds to and from the next event, where they are not given."""
+    for i, event in enumerate(events):
+        at = event["ts"]
+        since, until = event.get("gap_s", _ABSENT), event.get("dwell_s", _ABSENT)
+        if since is _ABSENT:
+            since = None if before is None else (at - before) / 1e6
+        if i + 1 == len(events):
+            until = None  # what lasts until an event outside is the future
+        elif until is _ABSENT:
+            until = (events[i + 1]["ts"] - at) / 1e6
+        gap.append(since)
+        dwell.append(until)
+        before = at
 
 
 def _check(event: Event, number: int) -> None:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -154,7 +155,8 @@ class Cleaned:
 
 
 #: A cleaned value: one or two strings (page and search term), and the names of what was removed from it.
-_Clean = Callable[[str], tuple[tuple[str | None, ...], tuple[str, ...]]]
+Clean = tuple[tuple[str | None, ...], tuple[str, ...]]
+_Clean = Callable[[str], Clean]
 
 
 @dataclass
@@ -186,9 +188,11 @@ class Cleaner:
         column = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
         no_page = column["page"].is_null().to_numpy(zero_copy_only=False)
         no_url = column["url"].is_null().to_numpy(zero_copy_only=False)
-        from_url, term = self._coded(column["url"], "url", self._url, ("page", "text"))
-        (from_page,) = self._coded(column["page"], "page", self._page, ("page",))
-        (text,) = self._coded(column["text"], "text", _text, ("text",))
+        from_url, term = self._coded(
+            column["url"], "url", partial(url_of, config=self.config), ("page", "text")
+        )
+        (from_page,) = self._coded(column["page"], "page", partial(page_of, config=self.config), ("page",))
+        (text,) = self._coded(column["text"], "text", text_of, ("text",))
         page = _first(from_page, from_url)
         coded = {
             "page": page,
@@ -287,21 +291,6 @@ class Cleaner:
             self.values.setdefault(name, {}).update(zip(codes[:-1].tolist(), dictionary, strict=True))
         return codes[indices], indices < len(dictionary)
 
-    def _url(self, raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
-        found = paths.templated(raw, self.config.allow_query, self.config.search_query)
-        if found is None:
-            return (None, None), ()
-        page = templates.matching(found.page, self.config.templates) or found.page
-        return (page, found.term), found.removed
-
-    def _page(self, raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
-        """A page given as such: a path or URL becomes a template, the name of a screen is redacted."""
-        if raw.startswith(("/", "#/", "#!/")) or "://" in raw:
-            (page, _), removed = self._url(raw)
-            return (page,), removed
-        clean, removed = privacy.redacted(raw)
-        return (clean,), removed
-
     def _agreed(self, column: pa.Array) -> npt.NDArray[np.bool_]:
         dictionary, indices = _dictionary(column)
         yes = {value.strip().lower() for value in self.config.consent}
@@ -340,32 +329,51 @@ def _bools(column: pa.Array) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _text(raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+def url_of(raw: str, config: PrivacyConfig) -> Clean:
+    """Page template and search term of a URL, and what was removed; no page if it is not the URL of one."""
+    found = paths.templated(raw, config.allow_query, config.search_query)
+    if found is None:
+        return (None, None), ()
+    page = templates.matching(found.page, config.templates) or found.page
+    return (page, found.term), found.removed
+
+
+def page_of(raw: str, config: PrivacyConfig) -> Clean:
+    """A page given as such: a path or URL becomes a template, the name of a screen is redacted."""
+    if raw.startswith(("/", "#/", "#!/")) or "://" in raw:
+        (page, _), removed = url_of(raw, config)
+        return (page,), removed
+    clean, removed = privacy.redacted(raw)
+    return (clean,), removed
+
+
+def text_of(raw: str) -> Clean:
+    """A title or text, redacted; None if it says nothing."""
     if raw.strip().lower() in NOTHING:
         return (None,), ()
     clean, removed = privacy.redacted(raw)
     return (clean,), removed
 
 
-def _campaign(raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
-    return ((None,), ()) if raw.strip().lower() in _NO_CAMPAIGN else _text(raw)
+def _campaign(raw: str) -> Clean:
+    return ((None,), ()) if raw.strip().lower() in _NO_CAMPAIGN else text_of(raw)
 
 
-def _host(raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+def _host(raw: str) -> Clean:
     return (paths.host(raw),), ()
 
 
-def _event_type(raw: str) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+def event_type_of(raw: str) -> Clean:
     """``Add to Cart`` → ``add_to_cart``."""
     clean, removed = privacy.redacted(raw)
     return (re.sub(r"[^\w]+", "_", (clean or "").lower()).strip("_") or None,), removed
 
 
 _PLAIN: dict[str, _Clean] = {
-    "event_type": _event_type,
+    "event_type": event_type_of,
     "referrer": _host,
-    "title": _text,
+    "title": text_of,
     "campaign": _campaign,
-    "device": _text,
-    "country": _text,
+    "device": text_of,
+    "country": text_of,
 }

@@ -8,6 +8,7 @@ package ``onnx``; running needs neither it nor torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 from clickintent.encoder import SessionEncoder
 from clickintent.encoder.files import in_order
 from clickintent.encoder.runtime import OUTPUT, cpu_workers, open_session
+from clickintent.encoder.single import Event
 from clickintent.errors import ArtifactError, DataError, require
 from clickintent.taxonomy.student import IntentLabeler
 from clickintent.workspace import atomically
@@ -135,6 +137,24 @@ class IntentGraph:
         some = min(workers or cpu_workers(), len(starts))
         embeddings, probabilities = zip(*in_order(self._label, pieces, some), strict=True)
         return np.concatenate(embeddings), np.concatenate(probabilities)
+
+    def label_few(self, sessions: Sequence[Sequence[Event]]) -> tuple[np.ndarray, np.ndarray]:
+        """The same of a few sessions as Python objects (see ``SessionEncoder.embed_one``).
+
+        Raises:
+            DataError: as ``SessionEncoder.embed_one``.
+        """
+        embeddings = np.zeros((len(sessions), self._encoder.config.dim), np.float32)
+        probabilities = np.tile(self._of_nothing, (len(sessions), 1))
+        alike: dict[int, list[int]] = {}  # lengths up to the same power of two: little to pad, few calls
+        for row, events in enumerate(sessions):
+            if events:
+                length = min(len(events), self._encoder.config.max_events)
+                alike.setdefault((length - 1).bit_length(), []).append(row)
+        for rows in alike.values():
+            inputs = self._encoder.call_inputs([sessions[row] for row in rows])
+            embeddings[rows], probabilities[rows] = self._session.run([OUTPUT, PROBABILITY], inputs)
+        return embeddings, probabilities
 
     def _label(self, piece: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         embeddings = np.zeros((piece.num_rows, self._encoder.config.dim), np.float32)

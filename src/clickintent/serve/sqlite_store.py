@@ -1,0 +1,271 @@
+"""The embedded store: SQLite in the workspace, for one process.
+
+One thread writes. It gathers what waits into one transaction and answers when that is on the disk
+(write-ahead log, ``synchronous = FULL``), so many requests share one ``fsync``. What waits is bounded: beyond
+it the answer is ``BusyError`` at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from clickintent.errors import WorkspaceError
+from clickintent.serve.live import Stored
+from clickintent.serve.state import Appended, BusyError, Forgotten, Outcome, UnavailableError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    visitor INTEGER NOT NULL, event INTEGER NOT NULL, ts INTEGER NOT NULL, account INTEGER,
+    body BLOB NOT NULL, PRIMARY KEY (visitor, event)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS events_by_ts ON events (ts);
+CREATE INDEX IF NOT EXISTS events_by_account ON events (account) WHERE account IS NOT NULL;
+CREATE TABLE IF NOT EXISTS links (
+    account INTEGER NOT NULL, visitor INTEGER NOT NULL, known_at INTEGER NOT NULL, last_at INTEGER NOT NULL,
+    PRIMARY KEY (account, visitor)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS links_by_visitor ON links (visitor);
+CREATE INDEX IF NOT EXISTS links_by_last ON links (last_at);
+CREATE TABLE IF NOT EXISTS forgotten (code INTEGER PRIMARY KEY);
+"""
+_SETTINGS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # on the disk before it is acknowledged
+    "PRAGMA secure_delete = ON",  # what is forgotten is overwritten
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA cache_size = -32768",  # KiB
+)
+_TOGETHER = 256  # operations in one transaction
+_EXPIRED_AT_ONCE = 2_000  # events, so that requests do not wait for all of them
+
+_T = TypeVar("_T")
+_Work = Callable[[sqlite3.Connection], Any]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Stored).decode
+
+
+class SqliteStore:
+    """See the module. Made inside a running event loop."""
+
+    def __init__(self, path: Path, *, most_events: int = 5_000, waiting: int = 2_000) -> None:
+        """
+        Args:
+            most_events: of one visitor; who sends more is no person.
+            waiting: operations that may wait to be written.
+
+        Raises:
+            WorkspaceError: if the file cannot be used; says why.
+        """
+        self._path, self._most = path, most_events
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.touch(mode=0o600)
+            self._lock = _alone(path)
+            with closing(self._open()) as connection:
+                connection.executescript(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise WorkspaceError(f"{path}: live sessions cannot be kept here: {error}.") from error
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.Queue[tuple[_Work, asyncio.Future[Any]] | None] = queue.Queue(waiting)
+        self._thread = threading.Thread(target=self._write, name="live-sessions", daemon=True)
+        self._thread.start()
+
+    async def append(self, events: Sequence[Stored]) -> Appended:
+        return await self._do(lambda connection: _append(connection, events, self._most))
+
+    async def link(self, visitor: int, account: int, at: int) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            if _forgotten(connection, (visitor, account)):
+                return False
+            _link(connection, visitor, account, at)
+            return True
+
+        return await self._do(work)
+
+    async def events(self, visitor: int) -> Sequence[Stored]:
+        return await self._do(lambda connection: _events(connection, visitor))
+
+    async def accounts(self, visitor: int) -> Mapping[int, int]:
+        query = "SELECT account, known_at FROM links WHERE visitor = ?"
+        return await self._do(lambda connection: dict(connection.execute(query, (visitor,)).fetchall()))
+
+    async def visitors(self, account: int) -> Sequence[int]:
+        query = "SELECT visitor FROM links WHERE account = ? ORDER BY visitor"
+        return await self._do(lambda connection: [v for (v,) in connection.execute(query, (account,))])
+
+    async def forget(self, *, visitors: Sequence[int], account: int | None) -> Forgotten:
+        found = await self._do(lambda connection: _forget(connection, visitors, account))
+        await self._do(None)
+        return found
+
+    async def expire(self, before: int) -> int:
+        total = 0
+        while True:
+            n = await self._do(lambda connection: _expire(connection, before))
+            total += n
+            if n < _EXPIRED_AT_ONCE:
+                return total
+
+    async def check(self) -> None:
+        await self._do(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    async def close(self) -> None:
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._queue.put, None)
+            await asyncio.to_thread(self._thread.join)
+        os.close(self._lock)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        for setting in _SETTINGS:
+            connection.execute(setting)
+        return connection
+
+    async def _do(self, work: Callable[[sqlite3.Connection], _T] | None) -> _T:
+        """Have the writer do it, in a transaction with others. None: empty the log into the file."""
+        future: asyncio.Future[_T] = self._loop.create_future()
+        try:
+            self._queue.put_nowait((work or _checkpoint, future))
+        except queue.Full as error:
+            raise BusyError("too many requests wait to be written; try again in a second.") from error
+        return await future
+
+    def _write(self) -> None:
+        with closing(self._open()) as connection:
+            going = True
+            while going:
+                batch = [self._queue.get()]
+                while len(batch) < _TOGETHER:
+                    try:
+                        batch.append(self._queue.get_nowait())
+                    except queue.Empty:
+                        break
+                going = None not in batch
+                wanted = [item for item in batch if item is not None]
+                if wanted:
+                    answers = _transaction(connection, [work for work, _ in wanted])
+                    futures = [future for _, future in wanted]
+                    self._loop.call_soon_threadsafe(_answer, futures, answers)
+
+
+def _alone(path: Path) -> int:
+    """Only one process may use the file: what it has read must stay true until it writes."""
+    import fcntl
+
+    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise WorkspaceError(
+            f"{path} is in use by another process. Several processes need serve.store = 'redis://…'."
+        ) from error
+    return descriptor
+
+
+def _transaction(connection: sqlite3.Connection, works: Sequence[_Work]) -> list[Any]:
+    """The results, or for all of them the error that kept the transaction from being written."""
+    if works == [_checkpoint]:
+        _checkpoint(connection)
+        return [None]
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        answers = [None if work is _checkpoint else work(connection) for work in works]
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        return [UnavailableError(f"live sessions cannot be written: {error}.")] * len(works)
+    if _checkpoint in works:
+        _checkpoint(connection)
+    return answers
+
+
+def _answer(futures: Iterable[asyncio.Future[Any]], answers: Iterable[Any]) -> None:
+    for future, answer in zip(futures, answers, strict=True):
+        if future.done():  # whoever asked has gone
+            continue
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Nothing of what was forgotten stays behind in the log."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _append(connection: sqlite3.Connection, events: Sequence[Stored], most: int) -> Appended:
+    codes = {e.visitor for e in events} | {e.account for e in events if e.account is not None}
+    gone = _forgotten(connection, codes)
+    visitors = {visitor: _events(connection, visitor) for visitor in {e.visitor for e in events}}
+    known = {visitor: {e.event for e in own} for visitor, own in visitors.items()}
+    outcomes: list[Outcome] = []
+    rows = []
+    for event in events:
+        own = known[event.visitor]
+        if event.visitor in gone or event.account in gone:
+            outcomes.append("forgotten")
+        elif event.event in own:
+            outcomes.append("duplicate")
+        elif len(own) >= most:
+            outcomes.append("too many")
+        else:
+            outcomes.append("accepted")
+            own.add(event.event)
+            visitors[event.visitor].append(event)
+            rows.append((event.visitor, event.event, event.ts, event.account, _encode(event)))
+            if event.account is not None:
+                _link(connection, event.visitor, event.account, event.ts)
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+    return Appended(outcomes, visitors)
+
+
+def _events(connection: sqlite3.Connection, visitor: int) -> list[Stored]:
+    found = connection.execute("SELECT body FROM events WHERE visitor = ?", (visitor,))
+    return [_decode(body) for (body,) in found]
+
+
+def _link(connection: sqlite3.Connection, visitor: int, account: int, at: int) -> None:
+    connection.execute(
+        "INSERT INTO links VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "known_at = min(known_at, excluded.known_at), last_at = max(last_at, excluded.last_at)",
+        (account, visitor, at, at),
+    )
+
+
+def _forgotten(connection: sqlite3.Connection, codes: Iterable[int]) -> set[int]:
+    query = "SELECT code FROM forgotten WHERE code = ?"
+    return {code for code in codes if connection.execute(query, (code,)).fetchone()}
+
+
+def _forget(connection: sqlite3.Connection, visitors: Sequence[int], account: int | None) -> Forgotten:
+    events = links = 0
+    for visitor in visitors:
+        events += connection.execute("DELETE FROM events WHERE visitor = ?", (visitor,)).rowcount
+        links += connection.execute("DELETE FROM links WHERE visitor = ?", (visitor,)).rowcount
+    if account is not None:
+        events += connection.execute("DELETE FROM events WHERE account = ?", (account,)).rowcount
+        links += connection.execute("DELETE FROM links WHERE account = ?", (account,)).rowcount
+    codes = [*visitors, *([] if account is None else [account])]
+    connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(code,) for code in codes])
+    return Forgotten(events, links)
+
+
+def _expire(connection: sqlite3.Connection, before: int) -> int:
+    query = "SELECT visitor, event FROM events WHERE ts < ? ORDER BY ts LIMIT ?"
+    old = connection.execute(query, (before, _EXPIRED_AT_ONCE)).fetchall()
+    connection.executemany("DELETE FROM events WHERE visitor = ? AND event = ?", old)
+    connection.execute("DELETE FROM links WHERE last_at < ?", (before,))
+    return len(old)
