@@ -33,6 +33,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 _REQUIRED = ("ts", "event_type", "page")
 _ABSENT = object()
+_TEXT = (str, type(None))
+_LARGEST = 1 << 63
 
 
 def few_sessions(
@@ -94,7 +96,23 @@ def _append_waits(events: Sequence[Event], before: int | None, dwell: list[Any],
         before = at
 
 
+def _is_plain(event: dict[str, Any]) -> bool:
+    get = event.get
+    return (
+        type(ts := get("ts")) is int
+        and -_LARGEST < ts < _LARGEST
+        and type(get("page")) is str
+        and type(get("event_type")) is str
+        and type(get("title")) in _TEXT
+        and type(get("text")) in _TEXT
+        and "dwell_s" not in event
+        and "gap_s" not in event
+    )
+
+
 def _check(event: Event, number: int) -> None:
+    if type(event) is dict and _is_plain(event):  # which nearly all are, and this takes a third of the time
+        return
     if not isinstance(event, Mapping):
         raise DataError(f"event {number} is not a mapping, but of type {type(event).__name__}; give a dict.")
     for name in EVENT_FIELDS:
@@ -104,7 +122,7 @@ def _check(event: Event, number: int) -> None:
             continue
         # numpy's timedelta64 counts as an integer, in a unit of its own
         if isinstance(value, kinds) and not isinstance(value, np.timedelta64):
-            if isinstance(value, int | np.integer) and abs(int(value)) >= 1 << 63:
+            if isinstance(value, int | np.integer) and abs(int(value)) >= _LARGEST:
                 raise DataError(f"event {number}: {name!r} does not fit into 64 bits; it must be {said}.")
             continue
         if value is _ABSENT:

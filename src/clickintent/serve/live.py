@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from clickintent.config import SessionsConfig
+from clickintent.serve.incoming import Kept
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -59,10 +60,18 @@ class Session:
     @property
     def events(self) -> list[dict[str, Any]]:
         """What ``SessionEncoder.embed_one`` takes."""
-        return [
-            {"ts": s.ts, "event_type": s.event_type, "page": s.page, "title": s.title, "text": s.text}
-            for s in self.stored
-        ]
+        return [event(stored.ts, stored) for stored in self.stored]
+
+
+def event(ts: int, kept: Kept | Stored) -> dict[str, Any]:
+    """One event, as ``SessionEncoder.embed_one`` takes it."""
+    return {
+        "ts": ts,
+        "event_type": kept.event_type,
+        "page": kept.page,
+        "title": kept.title,
+        "text": kept.text,
+    }
 
 
 def sessions(stored: Iterable[Stored], config: SessionsConfig) -> list[Session]:

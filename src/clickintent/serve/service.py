@@ -107,10 +107,7 @@ class Service:
             if event.ts < before:
                 raise InvalidError("events must be in the order of time", f"events[{index}].ts")
             before = event.ts
-            events.append(
-                {"ts": event.ts, "event_type": kept.event_type, "page": kept.page}
-                | {"title": kept.title, "text": kept.text}
-            )
+            events.append(live.event(event.ts, kept))
         if not events:
             raise InvalidError(f"no event can be used; the first: {refused[0].reason}", "events[0]")
         (scored,) = await self.scorer.score([events], model)

@@ -1,19 +1,21 @@
 """The embedded store: SQLite in the workspace, for one process.
 
 One thread writes. It gathers what waits into one transaction and answers when that is on the disk
-(write-ahead log, ``synchronous = FULL``), so many requests share one ``fsync``. What waits is bounded: beyond
-it the answer is ``BusyError`` at once.
+(write-ahead log, ``synchronous = FULL``), so many requests share one ``fsync``. What waits is bounded:
+beyond it the answer is ``BusyError`` at once. Another thread carries the log into the file meanwhile, which
+would keep the writer for tens of milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +46,10 @@ _SETTINGS = (
     "PRAGMA secure_delete = ON",  # what is forgotten is overwritten
     "PRAGMA busy_timeout = 5000",
     "PRAGMA cache_size = -32768",  # KiB
+    "PRAGMA wal_autocheckpoint = 0",  # see _tidy
 )
+_TIDY_SECONDS = 1.0
+_LOG_PAGES = 8_192  # of 4 KiB, that the log may have before the writer waits for it to be emptied
 _TOGETHER = 256  # operations in one transaction
 _EXPIRED_AT_ONCE = 2_000  # events, so that requests do not wait for all of them
 
@@ -76,9 +81,12 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise WorkspaceError(f"{path}: live sessions cannot be kept here: {error}.") from error
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.Queue[tuple[_Work, asyncio.Future[Any]] | None] = queue.Queue(waiting)
+        self._queue: queue.Queue[tuple[_Work, asyncio.Future[Any] | None] | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._write, name="live-sessions", daemon=True)
         self._thread.start()
+        self._ending = threading.Event()
+        self._tidier = threading.Thread(target=self._tidy, name="live-sessions-log", daemon=True)
+        self._tidier.start()
 
     async def append(self, events: Sequence[Stored]) -> Appended:
         return await self._do(lambda connection: _append(connection, events, self._most))
@@ -120,9 +128,10 @@ class SqliteStore:
         await self._do(lambda connection: connection.execute("SELECT 1").fetchone())
 
     async def close(self) -> None:
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._queue.put, None)
-            await asyncio.to_thread(self._thread.join)
+        self._ending.set()
+        await asyncio.to_thread(self._tidier.join)
+        await asyncio.to_thread(self._queue.put, None)
+        await asyncio.to_thread(self._thread.join)
         os.close(self._lock)
 
     def _open(self) -> sqlite3.Connection:
@@ -157,11 +166,18 @@ class SqliteStore:
                     futures = [future for _, future in wanted]
                     self._loop.call_soon_threadsafe(_answer, futures, answers)
 
+    def _tidy(self) -> None:
+        """Carry the log into the file without keeping the writer; only when it is behind, the writer waits."""
+        with closing(self._open()) as connection:
+            while not self._ending.wait(_TIDY_SECONDS):
+                with suppress(sqlite3.Error, queue.Full):  # the next time will do
+                    _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                    if pages > _LOG_PAGES:
+                        self._queue.put_nowait((_checkpoint, None))
+
 
 def _alone(path: Path) -> int:
     """Only one process may use the file: what it has read must stay true until it writes."""
-    import fcntl
-
     descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,25 +191,22 @@ def _alone(path: Path) -> int:
 
 def _transaction(connection: sqlite3.Connection, works: Sequence[_Work]) -> list[Any]:
     """The results, or for all of them the error that kept the transaction from being written."""
-    if works == [_checkpoint]:
-        _checkpoint(connection)
-        return [None]
     try:
         connection.execute("BEGIN IMMEDIATE")
         answers = [None if work is _checkpoint else work(connection) for work in works]
         connection.execute("COMMIT")
+        if _checkpoint in works:
+            _checkpoint(connection)
     except sqlite3.Error as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         return [UnavailableError(f"live sessions cannot be written: {error}.")] * len(works)
-    if _checkpoint in works:
-        _checkpoint(connection)
     return answers
 
 
-def _answer(futures: Iterable[asyncio.Future[Any]], answers: Iterable[Any]) -> None:
+def _answer(futures: Iterable[asyncio.Future[Any] | None], answers: Iterable[Any]) -> None:
     for future, answer in zip(futures, answers, strict=True):
-        if future.done():  # whoever asked has gone
+        if future is None or future.done():  # whoever asked has gone
             continue
         if isinstance(answer, BaseException):
             future.set_exception(answer)
