@@ -9,12 +9,12 @@ visitors, and the least and the greatest seed. The student's settings were chose
 therefore left out.
 
     python benchmarks/labels.py [--only students,curve,rivals,taxonomy,speed] [--seeds 2,3,4] [--quick]
-        [--sessions 60000] [--llm-seconds 3] [--labels LABELS.parquet] [--work FOLDER]
+        [--sessions 60000] [--llm-seconds 3] [--labels WORKSPACE] [--work FOLDER]
 
-``--llm-seconds``: what the language model takes for a session (the paper: 2 to 4). ``--labels``: labels
-that a language model gave to sessions of the first seed's bank (``labels/teacher.parquet`` of a run on it),
-to be compared with the true intents. With ``--work``, banks and encoders are kept and used again. Parts that
-are not measured keep the figures that they had with the same seeds and sessions.
+``--llm-seconds``: what the language model takes for a session (the paper: 2 to 4). ``--labels``: the
+workspace of a run on the first seed's bank in which a language model drafted and labelled, to be compared
+with the true intents (see ``labels_llm``). With ``--work``, banks and encoders are kept and used again. Parts
+that are not measured keep the figures that they had with the same seeds and sessions.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 import labels_quality
 from clickintent.config import StudentConfig
@@ -42,6 +40,7 @@ from clickintent.encoder.files import in_order
 from clickintent.taxonomy import IntentGraph, export_graph
 from common import read_results, write_results
 from labels_data import LabelData, load
+from labels_llm import of_llm
 from quality_judge import mean
 
 Figures = dict[str, Any]
@@ -107,22 +106,6 @@ def _rate(work: Callable[[], int]) -> Figures:
         n = work()
         rates.append(n / (time.perf_counter() - started))
     return {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}
-
-
-def of_llm(data: LabelData, path: Path) -> Figures:
-    """Labels of a language model against the true intents, on the sessions that it labelled."""
-    table = pq.read_table(path).sort_by([("confidence", "descending")])
-    best: dict[str, str] = {}
-    for session, intent in zip(table["session_id"].to_pylist(), table["intent_id"].to_pylist(), strict=True):
-        best.setdefault(session, intent)
-    at = pa.array(data.sessions["session_id"].to_pylist())
-    rows = {session: i for i, session in enumerate(at.to_pylist())}
-    kept = [session for session in best if session in rows]
-    if not kept:
-        raise SystemExit(f"{path}: none of its sessions is in the bank of seed {data.seed}")
-    groups = np.unique([best[session] for session in kept], return_inverse=True)[1]
-    found = labels_quality.agreement(groups, data.main[[rows[session] for session in kept]])
-    return {"sessions": len(kept), **found}
 
 
 def show(title: str, rows: Figures) -> None:

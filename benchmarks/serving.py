@@ -6,7 +6,8 @@ service can be faster than. Latencies of the open loop count from when a request
     python benchmarks/serving.py [--only score,events,kill,soak,fuzz] [--seconds 10] [--repeats 3]
         [--kills 20] [--soak-minutes 30] [--bodies 100000] [--sessions 20000] [--work FOLDER]
 
-With ``--work`` the workspace is kept and used again. Parts that are not measured keep the figures that they had.
+With ``--work`` the workspace is kept and used again. Parts that are not measured keep the figures that they
+had.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """A load generator for ``serving.py``: HTTP/1.1 over keep-alive connections, in a process of its own.
 
-Open loop: requests are due at fixed times, and a latency counts from when the request was due, not from when a
-slow server let it be sent. Closed loop: each connection sends its next request when the answer is there.
+Open loop: requests are due at fixed times, and a latency counts from when the request was due, not from
+when a slow server let it be sent. Closed loop: each connection sends its next request when the answer is there.
 
     python serving_load.py PORT PATH BODIES SECONDS CONNECTIONS [RATE]
 
 BODIES: a file with one JSON body a line, sent in turn; in it, ``@N`` becomes the number of the request (from
-``--first``), ``@V`` an eighth of that (a visitor who does eight things), ``@T`` the time in µs. Prints a JSON object: ``latencies_ms``, ``statuses``,
-``seconds``, ``answered`` (numbers of the bodies that were answered with 200, with ``--answered``).
+``--first``), ``@V`` an eighth of that (a visitor who does eight things), ``@T`` the time in µs.
+Prints a JSON object: ``latencies_ms``, ``statuses``, ``seconds``, ``answered`` (numbers of the requests that
+were answered with 200, with ``--answered``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,100 @@
+"""A language model's taxonomy and labels against the 35 true intents, and what a student makes of them.
+
+The labels come from a run on the first seed's bank (``taxonomy draft`` and ``label`` with any backend). On
+the same sessions: the keyword namer, k-means on the embedding, and the ideal reader, who knows the
+simulator's tables: nobody who only sees the sessions can agree more with the truth than it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clickintent.config import StudentConfig
+from clickintent.taxonomy import IntentLabeler, Taxonomy, annotate, draft, soft_targets
+from clickintent.taxonomy.sample import cluster
+from labels_data import IDS, LabelData
+from labels_quality import agreement
+
+_RESAMPLES = 200
+_ANSWERED = ("labelled", "none_of_these")
+
+
+def of_llm(data: LabelData, workspace: Path) -> dict[str, Any]:
+    """Figures of the labels in ``workspace``, with 95 % intervals of the bootstrap over sessions.
+
+    Raises:
+        SystemExit: if none of the sessions is in the bank.
+    """
+    taxonomy = Taxonomy.load(workspace / "taxonomy.yaml")
+    labels = pq.read_table(workspace / "labels" / "teacher.parquet")
+    states = pq.read_table(workspace / "labels" / "annotated.parquet")
+    answered = states.filter(pc.is_in(states["state"], value_set=pa.array(_ANSWERED)))["session_id"]
+    rows = (
+        pc.index_in(answered, value_set=data.sessions["session_id"].combine_chunks()).drop_null().to_numpy()
+    )
+    if not len(rows):
+        raise SystemExit(f"{workspace}: none of its sessions is in the bank of seed {data.seed}")
+    sessions = data.sessions.take(rows)
+    targets = soft_targets(labels, sessions["session_id"].to_pylist(), taxonomy.intent_ids)
+    found: dict[str, Any] = {
+        "intents": len(taxonomy.intents),
+        "sessions": len(rows),
+        "labels_per_session": labels.num_rows / len(rows),
+        "states": {
+            state: pc.sum(pc.equal(states["state"], state)).as_py() for state in np.unique(states["state"])
+        },
+    }
+
+    cache, past = data.config.workspace / ".llm", data.sessions.take(data.past)
+    drafted = draft(past, data.embeddings[data.past], data.config, cache)
+    by_keywords = annotate(sessions, drafted, data.config, cache).labels
+    named = soft_targets(by_keywords, sessions["session_id"].to_pylist(), drafted.intent_ids)
+    clusters = cluster(data.embeddings, len(IDS), seed=data.seed)
+    groups = {
+        "language model": _best(targets),
+        "keywords": _best(named),
+        "k-means": clusters[rows],
+        "ideal reader": data.readers["reader"][rows].argmax(axis=1),
+    }
+    found["on_labelled_sessions"] = _judged(groups, data.main[rows], data.seed)
+
+    student = IntentLabeler(StudentConfig(), seed=data.seed)
+    student.fit(data.embeddings[rows], targets, taxonomy.intent_ids)
+    test = data.test
+    groups = {
+        "student of the language model": student.predict_proba(data.embeddings[test]).argmax(axis=1),
+        "k-means": clusters[test],
+        "ideal reader": data.readers["reader"][test].argmax(axis=1),
+    }
+    found["after_the_split"] = _judged(groups, data.main[test], data.seed)
+    return found
+
+
+def _best(confidence: np.ndarray) -> np.ndarray:
+    """The most confident intent of each session; −1 for none."""
+    found: np.ndarray = np.where(confidence.max(axis=1) > 0, confidence.argmax(axis=1), -1)
+    return found
+
+
+def _judged(groups: dict[str, np.ndarray], truth: np.ndarray, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(0, len(truth), len(truth)) for _ in range(_RESAMPLES)]
+    found = {}
+    for name, group in groups.items():
+        drawn = [agreement(group[rows], truth[rows]) for rows in draws]
+        found[name] = {
+            key: {"value": value, **_interval([one[key] for one in drawn])}
+            for key, value in agreement(group, truth).items()
+        }
+    return found
+
+
+def _interval(values: list[float]) -> dict[str, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return {"low": float(low), "high": float(high)}
