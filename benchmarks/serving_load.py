@@ -1,7 +1,8 @@
 """A load generator for ``serving.py``: HTTP/1.1 over keep-alive connections, in a process of its own.
 
 Open loop: requests are due at fixed times, and a latency counts from when the request was due, not from
-when a slow server let it be sent. Closed loop: each connection sends its next request when the answer is there.
+when a slow server let it be sent. Closed loop: each connection sends its next request when the answer is
+there.
 
     python serving_load.py PORT PATH BODIES SECONDS CONNECTIONS [RATE]
 

@@ -167,7 +167,7 @@ class SqliteStore:
                     self._loop.call_soon_threadsafe(_answer, futures, answers)
 
     def _tidy(self) -> None:
-        """Carry the log into the file without keeping the writer; only if that is behind, the writer waits."""
+        """Carry the log into the file without keeping the writer; if that falls behind, the writer waits."""
         with closing(self._open()) as connection:
             while not self._ending.wait(_TIDY_SECONDS):
                 with suppress(sqlite3.Error, queue.Full):  # the next time will do
