@@ -100,4 +100,4 @@ def _judged(groups: dict[str, np.ndarray], truth: np.ndarray, seed: int) -> dict
 def _around(value: float, halves: list[float]) -> dict[str, float]:
     # the difference of a half to the whole varies as much as the whole does
     width = 1.96 * float(np.std(halves))
-    return {"value": value, "low": value - width, "high": value + width}
+    return {"value": value, "low": max(value - width, 0.0), "high": min(value + width, 1.0)}
