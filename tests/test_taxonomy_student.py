@@ -22,9 +22,10 @@ from clickintent.taxonomy import IntentGraph, IntentLabeler, export_graph
 from clickintent.taxonomy.calibration import (
     PRECISIONS,
     best_threshold,
+    calibrated,
     calibration_error,
     cutoffs,
-    fit_temperature,
+    fit,
     reliability,
 )
 from clickintent.taxonomy.distill import learning_curve, micro_f1
@@ -37,13 +38,27 @@ def drawn(n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return probability, rng.random((n, k)) < probability
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("slope", [0.5, 1.0, 2.5])
 @pytest.mark.parametrize("shift", [-0.5, 0.0, 1.0])
-def test_temperature_and_shift_undo_what_was_done_to_the_logits(temperature: float, shift: float) -> None:
-    probability, came_true = drawn(20_000, 1, 1)
-    logits = np.clip(np.log(probability / (1 - probability)), -20, 20)[:, 0]
-    found = fit_temperature((logits - shift) * temperature, came_true[:, 0])
-    assert found == pytest.approx((temperature, shift), rel=0.1, abs=0.1)
+def test_calibration_undoes_what_was_done_to_the_logits(slope: float, shift: float) -> None:
+    probability, came_true = drawn(20_000, 3, 1)
+    logits = np.clip(np.log(probability / (1 - probability)), -20, 20)
+    found = fit((logits - shift) / slope, came_true)
+    np.testing.assert_allclose(found, [slope, slope, shift], rtol=0.1, atol=0.2)
+
+
+def test_calibration_bends_where_the_two_ends_differ() -> None:
+    """Too sure of what is there, not sure enough of what is not: one line cannot mend both."""
+    probability, came_true = drawn(40_000, 4, 5)
+    logits = np.clip(np.log(probability / (1 - probability)), -20, 20)
+    grid = np.linspace(-60, 60, 100_000)
+    wrong = np.interp(logits, calibrated(grid, np.array([2.5, 0.4, -0.3])), grid)
+    found = 1 / (1 + np.exp(-calibrated(wrong, fit(wrong, came_true))))
+    error = calibration_error(reliability(found.ravel(), came_true.ravel()))
+    before = calibration_error(reliability(1 / (1 + np.exp(-wrong)).ravel(), came_true.ravel()))
+    assert error is not None
+    assert before is not None
+    assert error < 0.01 < 0.1 < before
 
 
 def test_the_calibration_error_of_right_and_of_wrong_confidences() -> None:
@@ -137,7 +152,7 @@ def test_the_metrics_by_intent_and_by_precision(student: IntentLabeler) -> None:
     metrics = student.metrics
     assert metrics["ece"] < 0.06
     assert sum(row["n"] for row in metrics["reliability"]) == metrics["n_test"] == 600
-    assert 0.5 < metrics["temperature"] < 2
+    assert all(0.4 < slope < 2.5 for slope in metrics["calibration"][:2])
     for figures in metrics["intents"].values():
         assert {"precision", "recall", "f1", "average_precision", "support"} == set(figures)
         assert figures["average_precision"] > 0.7

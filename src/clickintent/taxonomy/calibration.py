@@ -1,7 +1,7 @@
 """Whether a confidence means what it says, and how sure to be before a label is given.
 
-Temperature scaling and the expected calibration error over bins are of Guo et al. 2017, the shift beside the
-temperature of Platt 1999. Bins hold equally many rows, because most confidences are near 0.
+The expected calibration error over bins is of Guo et al. 2017. Bins hold equally many rows, because most
+confidences are near 0.
 """
 
 from __future__ import annotations
@@ -13,30 +13,53 @@ from scipy.optimize import minimize
 
 PRECISIONS = np.arange(101) / 100  # those that ``cutoffs`` answers for
 _BINS = 15
-_TEMPERATURES, _SHIFTS = (0.2, 5.0), (-2.0, 2.0)
+_SLOPES, _SHIFTS = (-1.6, 1.6), (-2.0, 2.0)  # slopes as logarithms: from a fifth to five
 _Z = 1.645  # of a one-sided interval of 95 %
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Temperature t and shift b with which logistic(logits / t + b) fits the targets best (cross-entropy).
+def calibrated(logits: np.ndarray, how: np.ndarray) -> np.ndarray:
+    """Logits, of any shape, calibrated: a·z + (b − a)·softplus(z) + c, with (a, b, c) = ``how``.
 
-    Fitted on all intents, the best one of each session was believed too little (SimBank, seed 1: calibration
-    error 0.030; fitted like this 0.011).
+    Below 0 that is a line of slope a, above a line of slope b: beta calibration of the probability
+    logistic(z) (Kull, Silva Filho, Flach 2017), written in logits.
+    """
+    a, b, c = how.astype(logits.dtype)
+    soft = np.log1p(np.exp(-np.abs(logits)))
+    soft += np.maximum(logits, 0)
+    found: np.ndarray = a * logits
+    found += (b - a) * soft
+    found += c
+    return found
+
+
+def fit(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The (a, b, c) of ``calibrated`` that fit the targets best (cross-entropy).
+
+    Half of the weight is on the best intent of each session, which is what is acted on, the rest on all
+    others. One line for both, fitted to all, believed the best too little (SimBank: calibration error 0.019
+    instead of 0.011); fitted to the best alone, from few labels of a language model, it gave a session three
+    labels instead of 1.6.
 
     Args:
-        logits: (n,) of each session's best intent, which is what is acted on. targets: (n,) in [0, 1].
+        logits: (n, k). targets: (n, k) in [0, 1].
+
+    Returns:
+        (3,) float32; (1, 1, 0), which changes nothing, without rows.
     """
     if targets.size == 0:
-        return 1.0, 0.0
-    logits, targets = logits.astype(np.float64), targets.astype(np.float64)
+        return np.array([1.0, 1.0, 0.0], np.float32)
+    z, y = logits.astype(np.float64), targets.astype(np.float64)
+    weight = np.full(z.shape, 1.0 / max(z.shape[1] - 1, 1))
+    weight[np.arange(len(z)), z.argmax(axis=1)] = 1.0
+    weight /= weight.sum()
 
     def loss(numbers: np.ndarray) -> float:
-        z = logits / np.exp(numbers[0]) + numbers[1]
-        return float(np.mean(np.logaddexp(0.0, z) - targets * z))
+        found = calibrated(z, np.array([*np.exp(numbers[:2]), numbers[2]]))
+        return float(np.sum(weight * (np.logaddexp(0.0, found) - y * found)))
 
-    bounds = [tuple(np.log(_TEMPERATURES)), _SHIFTS]
-    found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=bounds).x
-    return float(np.exp(found[0])), float(found[1])
+    bounds = [_SLOPES, _SLOPES, _SHIFTS]
+    a, b, c = minimize(loss, np.zeros(3), method="L-BFGS-B", bounds=bounds).x
+    return np.array([np.exp(a), np.exp(b), c], np.float32)
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = _BINS) -> list[dict[str, float]]:

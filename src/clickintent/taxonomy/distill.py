@@ -32,7 +32,7 @@ _PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Rows:
-    """Disjoint rows to train on, to choose by (epoch, temperature, thresholds), and to measure on."""
+    """Disjoint rows to train on, to choose by (epoch, calibration, thresholds), and to measure on."""
 
     train: np.ndarray
     choose: np.ndarray
@@ -56,7 +56,7 @@ def train(
     config: StudentConfig,
     seed: int,
 ) -> Trained:
-    """Train on 70 % of the rows; choose epoch, temperature and thresholds on 15 %, measure on the last 15 %.
+    """Train on 70 % of the rows; choose epoch, calibration and thresholds on 15 %, measure on the last 15 %.
 
     Of the two held-out parts, none is larger than 4,000 rows. With fewer than 40 rows all of them train and
     choose, and nothing is measured.
@@ -66,11 +66,11 @@ def train(
         targets: (n, k) float32 in [0, 1].
 
     Returns:
-        metrics: ``n_train``, ``n_test``, ``epochs`` (of the weights that were kept), ``temperature``,
-        ``shift``, ``threshold``, and what ``measure`` finds on the test rows.
+        metrics: ``n_train``, ``n_test``, ``epochs`` (of the weights that were kept), ``calibration``
+        (see ``calibration.calibrated``), ``threshold``, and what ``measure`` finds on the test rows.
     """
     rows = split(len(embeddings), seed)
-    arrays, epoch, (temperature, shift) = _fit(embeddings, targets, rows, config, seed)
+    arrays, epoch = _fit(embeddings, targets, rows, config, seed)
     chosen = forward(arrays, embeddings[rows.choose])
     threshold = calibration.best_threshold(chosen, targets[rows.choose])
     cutoffs = calibration.cutoffs(chosen, targets[rows.choose])
@@ -79,8 +79,7 @@ def train(
         "n_train": len(rows.train),
         "n_test": len(rows.test),
         "epochs": epoch,
-        "temperature": temperature,
-        "shift": shift,
+        "calibration": arrays["calibration"].tolist(),
         "threshold": threshold,
         **measure(found, targets[rows.test], threshold, cutoffs, intent_ids),
     }
@@ -105,7 +104,7 @@ def learning_curve(
     curve = []
     for share in _SHARES:
         part = Rows(rows.train[: max(int(share * len(rows.train)), 1)], rows.choose, rows.test)
-        arrays, _, _ = _fit(embeddings, targets, part, student.config, student.seed)
+        arrays, _ = _fit(embeddings, targets, part, student.config, student.seed)
         chosen = forward(arrays, embeddings[rows.choose])
         threshold = calibration.best_threshold(chosen, targets[rows.choose])
         found = forward(arrays, embeddings[rows.test]) >= threshold
@@ -133,8 +132,8 @@ def split(n: int, seed: int) -> Rows:
 
 def _fit(
     embeddings: np.ndarray, targets: np.ndarray, rows: Rows, config: StudentConfig, seed: int
-) -> tuple[Arrays, int, tuple[float, float]]:
-    """Calibrated weights for embeddings as they are, the epoch they are of, temperature and shift."""
+) -> tuple[Arrays, int]:
+    """Calibrated weights for embeddings as they are, and the epoch they are of."""
     torch = require("torch", "train")
     mean = embeddings[rows.train].mean(axis=0)
     std = embeddings[rows.train].std(axis=0)
@@ -148,11 +147,9 @@ def _fit(
     weight = arrays["hidden.weight"] / std
     arrays["hidden.bias"] = arrays["hidden.bias"] - weight @ mean
     arrays["hidden.weight"] = weight
-    best = calibration.best_of_session(logits(arrays, embeddings[rows.choose]), targets[rows.choose])
-    temperature, shift = calibration.fit_temperature(*best)
-    arrays["out.weight"] = arrays["out.weight"] / temperature
-    arrays["out.bias"] = arrays["out.bias"] / temperature + shift
-    return {name: value.astype(np.float32) for name, value in arrays.items()}, epoch, (temperature, shift)
+    found = logits(arrays, embeddings[rows.choose])
+    arrays["calibration"] = calibration.fit(found, targets[rows.choose])
+    return {name: value.astype(np.float32) for name, value in arrays.items()}, epoch
 
 
 def _loop(

@@ -1,6 +1,6 @@
 """Encoder and student as one ONNX graph: what goes into the encoder → embedding and intent probabilities.
 
-For hosts that serve labels from onnxruntime alone. The student's four operations are appended to the
+For hosts that serve labels from onnxruntime alone. The student's operations are appended to the
 encoder's graph, so that both are computed in one call and the embedding is at hand, too. Writing needs the
 package ``onnx``; running needs neither it nor torch.
 """
@@ -52,9 +52,11 @@ def export_graph(encoder: SessionEncoder, student: IntentLabeler, path: Path | s
         )
     proto = onnx.load_from_string(encoder.onnx)
     graph, make = proto.graph, onnx.helper.make_node
+    slope, above, shift = arrays.pop("calibration")
+    arrays |= {"slope": slope, "bend": above - slope, "shift": shift}
     named = {name: f"student.{name}" for name in arrays}
     graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.ascontiguousarray(value), named[name])
+        onnx.numpy_helper.from_array(np.asarray(value, np.float32, order="C"), named[name])
         for name, value in arrays.items()
     )
     hidden, out = ([named[f"{layer}.{part}"] for part in ("weight", "bias")] for layer in ("hidden", "out"))
@@ -63,7 +65,13 @@ def export_graph(encoder: SessionEncoder, student: IntentLabeler, path: Path | s
             make("Gemm", [OUTPUT, *hidden], ["student.hidden"], transB=1),
             make("Relu", ["student.hidden"], ["student.relu"]),
             make("Gemm", ["student.relu", *out], ["student.logit"], transB=1),
-            make("Sigmoid", ["student.logit"], [PROBABILITY]),
+            # as ``calibration.calibrated``
+            make("Softplus", ["student.logit"], ["student.soft"]),
+            make("Mul", ["student.soft", named["bend"]], ["student.bent"]),
+            make("Mul", ["student.logit", named["slope"]], ["student.sloped"]),
+            make("Add", ["student.sloped", "student.bent"], ["student.both"]),
+            make("Add", ["student.both", named["shift"]], ["student.calibrated"]),
+            make("Sigmoid", ["student.calibrated"], [PROBABILITY]),
         ]
     )
     batch = graph.output[0].type.tensor_type.shape.dim[0].dim_param or "batch"

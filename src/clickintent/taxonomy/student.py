@@ -18,12 +18,12 @@ from safetensors.numpy import load_file, save_file
 
 from clickintent.config import StudentConfig
 from clickintent.errors import ArtifactError, DataError, EmptyInputError
-from clickintent.taxonomy.calibration import PRECISIONS
+from clickintent.taxonomy.calibration import PRECISIONS, calibrated
 from clickintent.workspace import atomically, write_json
 
 _WEIGHTS, _META = "student.safetensors", "student.json"
 _ROWS = 4_096  # predicted at a time: what fits into the cache is twice as fast
-_FORMAT = 2
+_FORMAT = 3
 
 Arrays = dict[str, np.ndarray]
 
@@ -111,7 +111,8 @@ class IntentLabeler:
 
     @property
     def arrays(self) -> Arrays:
-        """The weights: ``hidden.weight`` (hidden, dim), ``out.weight`` (k, hidden), and a bias each.
+        """The weights: ``hidden.weight`` (hidden, dim), ``out.weight`` (k, hidden), a bias each, and
+        ``calibration`` (3,).
 
         Raises:
             DataError: if it has not been trained.
@@ -176,8 +177,8 @@ def logits(arrays: Arrays, embeddings: np.ndarray) -> np.ndarray:
 
 
 def forward(arrays: Arrays, embeddings: np.ndarray) -> np.ndarray:
-    """Probabilities: the logistic function of the logits, as a tangent, which does not overflow."""
-    x = logits(arrays, embeddings)
+    """Probabilities: the logistic function of calibrated logits, as a tangent, which does not overflow."""
+    x = calibrated(logits(arrays, embeddings), arrays["calibration"])
     x *= 0.5
     np.tanh(x, out=x)
     x *= 0.5
@@ -214,6 +215,7 @@ def _check_arrays(arrays: Arrays, k: int, version: int) -> None:
         "hidden.bias": (hidden,),
         "out.weight": (k, hidden),
         "out.bias": (k,),
+        "calibration": (3,),
         "cutoffs": (len(PRECISIONS),),
     }
     for name, shape in shapes.items():
