@@ -85,7 +85,11 @@ def test_a_session_is_scored_as_the_encoder_embeds_it(
     assert len(confidences) == 5
     assert confidences == sorted(confidences, reverse=True)
     assert found["abstained"] == (not any(intent["sure"] for intent in found["intents"]))
-    assert found["versions"] == {"encoder": model.encoder.version, "taxonomy": 1}
+    assert found["versions"] == {
+        "encoder": model.encoder.version,
+        "student": model.student,
+        "taxonomy": 1,
+    }
     assert found["intents"][0]["name"] in {intent.name for intent in model.taxonomy.intents}
     assert "embedding" not in client.post("/v1/score", json={"events": events, "embedding": False}).json()
 
@@ -243,6 +247,66 @@ def test_who_is_forgotten_stays_forgotten(client: TestClient, config: Config) ->
     assert client.post("/v1/events", json={"events": [event(11, "shared")]}).json()["accepted"] == 0
 
 
+def test_what_an_account_did_before_it_logged_in_is_not_left_to_another(client: TestClient) -> None:
+    """A cookie that two share: the first one's browsing goes with the first one."""
+    first = [event(i, "c") for i in range(5)] + [event(5, "c", account_id="one")]
+    second = [event(50, "c", url="/cards"), event(51, "c", account_id="two")]
+    client.post("/v1/events", json={"events": first + second})
+    assert client.delete("/v1/accounts/one").json() == {"events": 6, "links": 1}
+    found = client.get("/v1/accounts/two/intent").json()
+    assert found["sessions"] == 1
+    pages = {e["page"] for intent in found["intents"] for one in intent["evidence"] for e in one["events"]}
+    assert pages <= {"/cards", "/mortgages"}
+
+
+def test_ids_may_hold_anything(client: TestClient) -> None:
+    client.post("/v1/events", json={"events": [event(0, "aGk/x=", account_id="a/b")]})
+    assert client.get("/v1/accounts/a%2Fb/intent").json()["sessions"] == 1
+    assert client.delete("/v1/visitors/aGk%2Fx=").json()["events"] == 1
+    assert client.delete("/v1/visitors/nobody%0A/").status_code == 200
+
+
+def test_an_id_as_the_tables_show_it_is_forgotten_too(client: TestClient, model: Model) -> None:
+    client.post("/v1/events", json={"events": [event(0, "v")]})
+    code = model.gate.visitor("v")
+    assert code is not None
+    shown = code.to_bytes(8, "big", signed=True).hex()
+    assert client.delete(f"/v1/visitors/{shown}").json()["events"] == 1
+
+
+def test_whom_batch_has_forgotten_is_refused(config: Config, served: Served) -> None:
+    row = next(row for row in served[1] if row["account_id"] is None)
+    gate = load_model(config).gate
+    code = gate.visitor(row["visitor_id"])
+    manifest = config.workspace / ".ingest" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "forgotten": [code]}))
+    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+        found = client.post("/v1/events", json={"events": [event(0, row["visitor_id"])]}).json()
+        assert [one["reason"] for one in found["refused"]] == ["of a person who was forgotten"]
+        body = {"visitor_id": row["visitor_id"], "account_id": "x"}
+        assert client.post("/v1/identify", json=body).json() == {"linked": False}
+
+
+def test_a_login_without_consent_is_not_kept(client: TestClient) -> None:
+    body = {"visitor_id": "a", "account_id": "b", "consent": "no"}
+    assert client.post("/v1/identify", json=body).json()["field"] == "consent"
+    assert client.get("/v1/accounts/b/intent").status_code == 404
+
+
+def test_what_is_stored_is_not_refused_when_scoring_is_busy(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: object) -> None:
+        raise BusyError("busy")
+
+    monkeypatch.setattr(Scorer, "score", busy)
+    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+        found = client.post("/v1/events", json={"events": [event(0)]}).json()
+        assert (found["accepted"], found["sessions"], found["scored"]) == (1, [], False)
+        answer = client.post("/v1/score", json={"events": [{"ts": NOW, "event_type": "x", "page": "/"}]})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 def test_what_is_old_goes(config: Config) -> None:
     now = [NOW]
     with TestClient(create_app(config, clock=lambda: now[0])) as client:
@@ -309,14 +373,30 @@ def test_keys_open_what_their_scopes_say(config: Config) -> None:
 
         assert status("POST", "/v1/score", None, body) == 401
         assert status("POST", "/v1/score", "ci_wrong", body) == 401
-        assert status("POST", "/v1/score", secrets["write"], body) == 403
-        assert status("POST", "/v1/score", secrets["read"], body) == 200
+        assert status("POST", "/v1/score", secrets["write"], body) == 200
+        assert status("GET", "/v1/accounts/me/intent", secrets["write"]) == 403
+        assert status("GET", "/v1/accounts/me/intent", secrets["read"]) == 404
         assert status("POST", "/v1/events", secrets["write"], {"events": [event(0)]}) == 200
         assert status("DELETE", "/v1/visitors/v", secrets["write"]) == 403
         assert status("DELETE", "/v1/visitors/v", secrets["admin"]) == 200
         assert status("GET", "/metrics", None) == 401
         assert status("GET", "/healthz", None) == 200
         assert status("GET", "/readyz", None) == 200
+
+
+def test_revoking_the_last_key_opens_nothing(config: Config) -> None:
+    secret = api_keys.add(config.workspace, "only", ["admin"])
+    config = config.model_copy(update={"serve": config.serve.model_copy(update={"reload_seconds": 0.02})})
+    headers = {"Authorization": f"Bearer {secret}"}
+    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+        assert client.get("/v1/taxonomy", headers=headers).status_code == 200
+        api_keys.revoke(config.workspace, "only")
+        for _ in range(200):
+            if client.get("/v1/taxonomy", headers=headers).status_code == 401:
+                break
+            time.sleep(0.02)
+        assert client.get("/v1/taxonomy", headers=headers).status_code == 401
+        assert client.get("/v1/taxonomy").status_code == 401
 
 
 def test_keys_are_named_once_and_revoked(tmp_path: Path) -> None:
@@ -389,7 +469,8 @@ def test_a_new_model_is_taken_up_and_a_broken_one_is_not(config: Config) -> None
         assert client.post("/v1/score", json=body).json()["intents"] != before
         (config.workspace / "student" / "intents.onnx").write_bytes(b"broken")
         until(lambda: models.failures == 1)
-        assert "intents.onnx" in client.get("/readyz").json()["problem"]
+        assert "intents.onnx" in (models.problem or "")
+        assert client.get("/readyz").json()["problem"]
         assert "clickintent_model_reload_failures_total 1.0" in client.get("/metrics").text
 
 
@@ -430,7 +511,7 @@ def test_the_openapi_document_describes_every_route(client: TestClient) -> None:
     described = {(method.upper(), path) for path, some in found["paths"].items() for method in some}
     from clickintent.serve.app import ROUTES
 
-    told = {(method, path) for method, path, _, _ in ROUTES}
+    told = {(method, path.replace(":id}", "}")) for method, path, _, _ in ROUTES}
     assert told - described == {("GET", "/metrics"), ("GET", "/openapi.json")}
     assert described <= told
 

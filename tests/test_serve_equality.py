@@ -46,7 +46,7 @@ def run(
             sessions = live.sessions(await store.events(visitor), config.sessions)
             known = await store.accounts(visitor)
             for session, scored in zip(
-                sessions, await scorer.score([s.events for s in sessions]), strict=True
+                sessions, await scorer.score([s.events(64) for s in sessions]), strict=True
             ):
                 embeddings[session.session_id] = scored.embedding
                 owner = live.owner(session, known)

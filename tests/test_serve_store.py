@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,7 +156,7 @@ def test_forgetting_keeps_out(use: Use) -> None:
         await store.append(
             [stored(1, account=7), stored(2), stored(3, visitor=2, account=7), stored(4, visitor=2)]
         )
-        found = await store.forget(visitors=[1], account=7)
+        found = await store.forget_account(7, whole_or_own)
         assert (found.events, found.links) == (3, 2)
         assert await store.events(1) == []
         assert [e.event for e in await store.events(2)] == [4]
@@ -170,12 +170,29 @@ def test_forgetting_keeps_out(use: Use) -> None:
     use(work)
 
 
+def whole_or_own(stored: Sequence[Stored], links: Mapping[int, int]) -> set[int] | None:
+    """Visitor 1 as a whole; of others what carries account 7."""
+    return None if {event.visitor for event in stored} == {1} else {e.event for e in stored if e.account == 7}
+
+
 def test_old_events_go(use: Use) -> None:
     async def work(store: Store) -> None:
         await store.append([stored(i, visitor=i % 7, ts=i) for i in range(60)])
         assert await store.expire(50) == 50
         left = [e.ts for visitor in range(7) for e in await store.events(visitor)]
         assert sorted(left) == list(range(50, 60))
+
+    use(work)
+
+
+def test_old_links_go(use: Use) -> None:
+    async def work(store: Store) -> None:
+        await store.append(
+            [stored(1, ts=10, account=7), stored(2, ts=60, account=8), stored(3, ts=5, account=8)]
+        )
+        await store.expire(50)
+        assert dict(await store.accounts(1)) == {8: 5}
+        assert list(await store.visitors(7)) == []
 
     use(work)
 
@@ -187,7 +204,7 @@ def test_what_was_forgotten_is_not_in_the_file(tmp_path: Path) -> None:
             Stored(1, i, 10, 0, "web", 0, None, "view", "/", "a mark that is found", None) for i in range(50)
         ]
         await store.append(marked)
-        await store.forget(visitors=[1], account=None)
+        await store.forget_visitor(1)
         await store.check()
         kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert b"a mark that is found" not in kept
@@ -222,6 +239,37 @@ def test_a_writer_that_is_behind_says_so(tmp_path: Path) -> None:
         return results
 
     assert any(isinstance(result, BusyError) for result in asyncio.run(work()))
+
+
+def test_one_failure_harms_nobody_else(tmp_path: Path) -> None:
+    def broken(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM events")
+        raise OverflowError("what nobody thought of")
+
+    async def work() -> None:
+        store = SqliteStore(tmp_path / "live.sqlite3")
+        results = await asyncio.gather(
+            store.append([stored(1)]),
+            store._do(broken),
+            store.append([stored(2)]),
+            return_exceptions=True,
+        )
+        assert [type(result).__name__ for result in results] == ["Appended", "OverflowError", "Appended"]
+        assert sorted(e.event for e in await store.events(1)) == [1, 2]
+        await store.close()
+
+    asyncio.run(work())
+
+
+def test_a_file_of_another_format_is_not_touched(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "live.sqlite3")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+    async def work() -> None:
+        with pytest.raises(WorkspaceError, match="another version"):
+            SqliteStore(tmp_path / "live.sqlite3")
+
+    asyncio.run(work())
 
 
 # --- Redis ---
@@ -301,6 +349,19 @@ def test_what_was_acknowledged_survives_a_kill(file: Path) -> None:
     with contextlib.closing(sqlite3.connect(file.parent / "w" / "serve" / "live.sqlite3")) as connection:
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (number,)
     assert len(acknowledged) > 30
+
+
+def test_what_keeps_it_from_starting_is_one_readable_message(file: Path) -> None:
+    server = Server(file)
+    command = [sys.executable, "-m", "clickintent", "serve", str(file), "--port"]
+    second = subprocess.run([*command, str(free_port())], capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "in use by another process" in second.stderr
+    assert "Traceback" not in second.stderr
+    server.end(signal.SIGTERM)
+    wrong = subprocess.run([*command, "70000"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "--port" in wrong.stderr
 
 
 def test_it_stops_when_told(file: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from pydantic import ValidationError
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +23,7 @@ from clickintent import events, pipeline
 from clickintent._version import __version__
 from clickintent.cli_keys import keys_app
 from clickintent.cli_taxonomy import File, Force, PlanOnly, Show, labels_app, print_plan, taxonomy_app
-from clickintent.config import load_config
+from clickintent.config import ServeConfig, load_config
 from clickintent.errors import AnswersNeededError, ClickintentError, ConfigError, require
 from clickintent.progress import console, say
 from clickintent.workspace import Metrics
@@ -204,7 +205,11 @@ def serve(
     """Serve intents over HTTP: scores, live sessions, accounts."""
     config = load_config(file)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    config = config.model_copy(update={"serve": config.serve.model_copy(update=given)})
+    try:
+        section = ServeConfig.model_validate({**config.serve.model_dump(), **given})
+    except ValidationError as error:
+        raise ConfigError(f"--port: {error.errors()[0]['msg']}") from error
+    config = config.model_copy(update={"serve": section})
     require("starlette", "serve")
     from clickintent.serve.run import serve as run_service
 

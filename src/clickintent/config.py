@@ -274,12 +274,14 @@ class ServeConfig(_Frozen):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     #: ``sqlite``: in the workspace, for one process. ``redis://…``, ``rediss://…``: for several.
     store: Annotated[str, Field(pattern=r"^(sqlite|rediss?://.+)$")] = "sqlite"
-    keep_days: Annotated[float, Field(gt=0)] = 30.0
-    late_hours: Annotated[float, Field(gt=0)] = 24.0  # older events are refused
-    future_minutes: Annotated[float, Field(ge=0)] = 5.0  # clocks of visitors differ
+    keep_days: Annotated[float, Field(gt=0, le=3650)] = 30.0
+    late_hours: Annotated[float, Field(gt=0, le=87_600)] = 24.0  # older events are refused
+    future_minutes: Annotated[float, Field(ge=0, le=1440)] = 5.0  # clocks of visitors differ
     max_events_per_visitor: Annotated[int, Field(ge=1)] = 5_000
-    half_life_days: Annotated[float, Field(gt=0)] = 3.0  # of a session's weight in an account's intent
-    max_body_kib: Annotated[int, Field(ge=1)] = 512
+    half_life_days: Annotated[float, Field(gt=0, le=3650)] = (
+        3.0  # of a session's weight in an account's intent
+    )
+    max_body_kib: Annotated[int, Field(ge=1)] = 256
     max_waiting: Annotated[int, Field(ge=1)] = 1_000  # what comes beyond is answered with 503 at once
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
     requests_per_second: Annotated[float, Field(ge=0)] = 0.0  # with one key; 0: no limit

@@ -6,20 +6,22 @@ nothing to guess.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from clickintent.errors import ArtifactError, ConfigError
-from clickintent.workspace import write_json
+from clickintent.errors import ArtifactError, ConfigError, WorkspaceError
+from clickintent.workspace import atomically
 
-#: read: score and look things up; write: send events, tie visitors to accounts; admin: forget people.
+#: read: what accounts wanted; write: events, logins; admin: forget people. Each may score, and read metrics.
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -49,7 +51,9 @@ def load(workspace: Path) -> tuple[ApiKey, ...]:
         return tuple(ApiKey(k["name"], tuple(k["scopes"]), k["sha256"], k["created_at"]) for k in raw["keys"])
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise WorkspaceError(f"{path} cannot be read: {error.strerror}. See whose file it is.") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{path} is damaged ({error}). Restore it, or delete it and make new keys."
         ) from error
@@ -61,18 +65,17 @@ def add(workspace: Path, name: str, scopes: Collection[str]) -> str:
     Raises:
         ConfigError: if the name is taken, or a scope is unknown.
     """
-    keys = load(workspace)
     if unknown := sorted(set(scopes) - set(SCOPES)):
         raise ConfigError(f"unknown scope {', '.join(unknown)}; there are {', '.join(SCOPES)}.")
     if not scopes or not name.strip():
         raise ConfigError("a key needs a name and at least one scope.")
-    if any(key.name == name for key in keys):
-        raise ConfigError(f"there is a key {name!r} already; revoke it first, or choose another name.")
     secret = _PREFIX + secrets.token_urlsafe(32)
     kept = tuple(scope for scope in SCOPES if scope in scopes)
-    _save(
-        workspace, (*keys, ApiKey(name, kept, _hash(secret), datetime.now(UTC).isoformat(timespec="seconds")))
-    )
+    made = ApiKey(name, kept, _hash(secret), datetime.now(UTC).isoformat(timespec="seconds"))
+    with _changing(workspace) as keys:
+        if any(key.name == name for key in keys):
+            raise ConfigError(f"there is a key {name!r} already; revoke it first, or choose another name.")
+        keys.append(made)
     return secret
 
 
@@ -82,11 +85,12 @@ def revoke(workspace: Path, name: str) -> None:
     Raises:
         ConfigError: if there is none of that name.
     """
-    keys = load(workspace)
-    left = tuple(key for key in keys if key.name != name)
-    if len(left) == len(keys):
-        raise ConfigError(f"there is no key {name!r}; there are {', '.join(k.name for k in keys) or 'none'}.")
-    _save(workspace, left)
+    with _changing(workspace) as keys:
+        found = next((key for key in keys if key.name == name), None)
+        if found is None:
+            known = ", ".join(key.name for key in keys) or "none"
+            raise ConfigError(f"there is no key {name!r}; there are {known}.")
+        keys.remove(found)
 
 
 def find(keys: Sequence[ApiKey], given: str) -> ApiKey | None:
@@ -102,7 +106,18 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
-def _save(workspace: Path, keys: Sequence[ApiKey]) -> None:
+@contextmanager
+def _changing(workspace: Path) -> Iterator[list[ApiKey]]:
+    """The keys, to be changed by one process at a time, and then written for the owner's eyes only."""
     path = workspace / _FILE
-    write_json({"keys": [asdict(key) for key in keys]}, path)
-    path.chmod(0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            keys = list(load(workspace))
+            yield keys
+            with atomically(path) as temporary:
+                temporary.touch(mode=0o600)
+                temporary.write_text(json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n")
+    except OSError as error:
+        raise WorkspaceError(f"{path} cannot be written: {error.strerror}.") from error

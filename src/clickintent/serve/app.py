@@ -7,15 +7,19 @@ Starlette and msgspec: of three frameworks measured, the one that takes least of
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -71,6 +75,9 @@ class Context:
     service: Service
     telemetry: Telemetry
     keys: Sequence[ApiKey]
+    #: Whether a key must be given. Decided when the service starts: a key that is revoked opens nothing.
+    is_closed: bool
+    failures: Counter[str] = field(default_factory=Counter)  # of work in the background, by its name
     #: key name → (tokens left, when they were counted)
     buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -97,16 +104,26 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        store = await _open_store(config)
+        try:
+            keys = api_keys.load(config.workspace)
+            check_exposure(config.serve.host, keys)
+            store = await _open_store(config)
+        except ClickintentError as error:
+            app.state.refused = error  # for ``run.serve``, which says it better than a server's log
+            raise
         scorer = Scorer(loaded, config.serve.max_waiting)
         service = Service(config, loaded, store, scorer, clock)
-        context = Context(config, service, Telemetry(service), api_keys.load(config.workspace))
+        context = Context(config, service, Telemetry(service), keys, is_closed=bool(keys))
+        context.telemetry.watch(context.failures)
         app.state.context = context
+        often = config.serve.reload_seconds
         tasks = [
-            asyncio.create_task(loaded.watch(config.serve.reload_seconds)),
-            asyncio.create_task(_watch_keys(context)),
-            asyncio.create_task(_expire(context)),
+            asyncio.create_task(_again(context, "model", often, loaded.look)),
+            asyncio.create_task(_again(context, "keys", often, partial(_look_at_keys, context))),
+            asyncio.create_task(_again(context, "expiry", _EXPIRE_SECONDS, service.expire)),
         ]
+        door = f"{len(keys)} keys" if keys else "no keys: open to this machine"
+        say(f"serving {config.workspace} on http://{config.serve.host}:{config.serve.port} ({door})")
         try:
             yield
         finally:
@@ -121,6 +138,7 @@ def create_app(
         lifespan=lifespan,
         exception_handlers={HTTPException: _no_route},
     )
+    app.router.redirect_slashes = False  # it would answer with the id in a header
     app.add_middleware(_Guard)
     return app
 
@@ -136,18 +154,20 @@ async def _open_store(config: Config) -> Store:
     )
 
 
-async def _watch_keys(context: Context) -> None:
+async def _again(context: Context, name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+    """Do something again and again. What fails is counted and said, and tried again."""
     while True:
-        await asyncio.sleep(context.config.serve.reload_seconds)
-        with suppress(ClickintentError):  # a file that is damaged while it runs changes nothing
-            context.keys = await asyncio.to_thread(api_keys.load, context.config.workspace)
+        try:
+            await work()
+        except Exception as error:
+            context.failures[name] += 1
+            say(f"{name}: {error if isinstance(error, ClickintentError) else type(error).__name__}")
+        await asyncio.sleep(seconds)
 
 
-async def _expire(context: Context) -> None:
-    while True:
-        with suppress(BusyError):
-            await context.service.expire()
-        await asyncio.sleep(_EXPIRE_SECONDS)
+async def _look_at_keys(context: Context) -> None:
+    context.keys = await asyncio.to_thread(api_keys.load, context.config.workspace)
+    context.is_closed = context.is_closed or bool(context.keys)
 
 
 # --- routes ---
@@ -189,8 +209,9 @@ async def _ready(context: Context, _: Request) -> Response:
     """Whether requests can be served: the store answers. A model that could not be replaced is told, too."""
     await context.service.store.check()
     model = context.service.models.current
-    versions = Versions(model.encoder.version, model.taxonomy.version)
-    return _json(Status("ready", versions, context.service.models.problem))
+    versions = Versions(model.encoder.version, model.student, model.taxonomy.version)
+    problem = "a new model cannot be used; the log says why" if context.service.models.problem else None
+    return _json(Status("ready", versions, problem))
 
 
 async def _metrics(context: Context, _: Request) -> Response:
@@ -206,28 +227,45 @@ _SCORE = msgspec.json.Decoder(ScoreRequest)
 _EVENTS = msgspec.json.Decoder(EventsRequest)
 _IDENTIFY = msgspec.json.Decoder(IdentifyRequest)
 
-#: method, path, what it needs, what it does
-ROUTES: tuple[tuple[str, str, api_keys.Scope | None, _Handler], ...] = (
-    ("POST", "/v1/score", "read", _score),
-    ("POST", "/v1/events", "write", _events),
-    ("POST", "/v1/identify", "write", _identify),
-    ("GET", "/v1/accounts/{id}/intent", "read", _account),
-    ("DELETE", "/v1/accounts/{id}", "admin", _forget_account),
-    ("DELETE", "/v1/visitors/{id}", "admin", _forget_visitor),
-    ("GET", "/v1/taxonomy", "read", _taxonomy),
-    ("GET", "/metrics", "read", _metrics),
-    ("GET", "/healthz", None, _health),
-    ("GET", "/readyz", None, _ready),
-    ("GET", "/openapi.json", None, _openapi),
+_Scopes = tuple[api_keys.Scope, ...]
+
+
+class _Id(Convertor[str]):
+    """Whatever an id may hold, slashes and line breaks included."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _Id())
+
+#: method, path, scopes of which a key must have one (none: no key is needed), what it does
+ROUTES: tuple[tuple[str, str, _Scopes, _Handler], ...] = (
+    ("POST", "/v1/score", api_keys.SCOPES, _score),
+    ("POST", "/v1/events", ("write",), _events),
+    ("POST", "/v1/identify", ("write",), _identify),
+    ("GET", "/v1/accounts/{id:id}/intent", ("read",), _account),
+    ("DELETE", "/v1/accounts/{id:id}", ("admin",), _forget_account),
+    ("DELETE", "/v1/visitors/{id:id}", ("admin",), _forget_visitor),
+    ("GET", "/v1/taxonomy", api_keys.SCOPES, _taxonomy),
+    ("GET", "/metrics", api_keys.SCOPES, _metrics),
+    ("GET", "/healthz", (), _health),
+    ("GET", "/readyz", (), _ready),
+    ("GET", "/openapi.json", (), _openapi),
 )
 
 
-def _route(method: str, path: str, scope: api_keys.Scope | None, handler: _Handler) -> Route:
+def _route(method: str, path: str, scopes: _Scopes, handler: _Handler) -> Route:
     async def endpoint(request: Request) -> Response:
         context: Context = request.app.state.context
         started, response = time.perf_counter(), None
         try:
-            _admit(context, request, scope)
+            _admit(context, request, scopes)
             async with asyncio.timeout(context.config.serve.timeout_s):
                 response = await handler(context, request)
         except _HttpError as error:
@@ -253,34 +291,38 @@ def _known(error: Exception) -> _HttpError:
         return _HttpError(404, Problem("not_found", str(error)))
     if isinstance(error, BusyError):
         code = "unavailable" if isinstance(error, UnavailableError) else "busy"
+        if code == "unavailable":
+            say(str(error))
         return _HttpError(503, Problem(code, str(error)), error.retry_after)
     # the kind alone: a message may quote what was sent
     say(f"a request failed: {type(error).__name__}")
     return _HttpError(500, Problem("internal", "the service failed; this is a defect of it."))
 
 
-def _admit(context: Context, request: Request, scope: api_keys.Scope | None) -> None:
+def _admit(context: Context, request: Request, scopes: _Scopes) -> None:
     """Raise unless the key that was given may use the route, and not too often."""
-    if scope is None:
+    if not scopes:
         return
     name = ""
-    if context.keys:
+    if context.is_closed:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         key = api_keys.find(context.keys, given.strip()) if kind.lower() == "bearer" else None
         if key is None:
             raise _HttpError(401, Problem("unauthorized", "give a key: Authorization: Bearer …"))
-        if scope not in key.scopes:
-            raise _HttpError(403, Problem("forbidden", f"this key lacks the scope {scope!r}."))
+        if not set(scopes) & set(key.scopes):
+            raise _HttpError(403, Problem("forbidden", f"this key lacks the scope {' or '.join(scopes)}."))
         name = key.name
     rate = context.config.serve.requests_per_second
     if rate:
-        now = time.monotonic()
-        tokens, before = context.buckets.get(name, (max(rate, 1.0), now))
-        tokens = min(max(rate, 1.0), tokens + (now - before) * rate)
+        most, now = max(rate, 1.0), time.monotonic()
+        tokens, before = context.buckets.get(name, (most, now))
+        tokens = min(most, tokens + (now - before) * rate)
+        context.buckets[name] = (max(tokens - 1, 0.0) if tokens >= 1 else tokens, now)
         if tokens < 1:
-            context.buckets[name] = (tokens, now)
-            raise _HttpError(429, Problem("too_many_requests", f"more than {rate:g} requests a second."), 1)
-        context.buckets[name] = (tokens - 1, now)
+            wait = math.ceil((1 - tokens) / rate)
+            raise _HttpError(
+                429, Problem("too_many_requests", f"more than {rate:g} requests a second."), wait
+            )
 
 
 async def _body(context: Context, request: Request, decoder: msgspec.json.Decoder[_T]) -> _T:

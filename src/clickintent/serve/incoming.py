@@ -8,15 +8,15 @@ Raw URLs, titles and ids end here.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Meta
 
 from clickintent.config import PrivacyConfig
 from clickintent.errors import ArtifactError
@@ -25,23 +25,23 @@ from clickintent.events.coding import Keys
 
 _OTHER = "{other}"
 _SCREEN = "\x00"  # the name of a screen must not be taken for a path of the same word
-_REMEMBERED = 100_000  # cleaned values of one field; then it starts anew
+_REMEMBERED, _REMEMBERED_LENGTH = 50_000, 1_000  # events, and the characters of one; then it starts anew
+_WHITE = " \t\n\r\v\f"  # what the engine takes for white space
 
-_Find = Callable[[str], str | None]
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
+_Raw = tuple[str, str | None, str | None, str | None, str | None]
 
 
 class Event(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One action, as a tag or an app sends it. Give ``url`` or ``page``."""
 
     ts: int  # µs since 1970 UTC
-    event_type: str
-    url: str | None = None
-    page: str | None = None  # a path, or the name of a screen
-    title: str | None = None
-    text: str | None = None  # a search term or the text of an element
-    consent: str | None = None  # as in batch: what privacy.consent lists, or the event is refused
+    event_type: Annotated[str, Meta(max_length=128)]
+    url: Annotated[str, Meta(max_length=4096)] | None = None
+    page: Annotated[str, Meta(max_length=1024)] | None = None  # a path, or the name of a screen
+    title: Annotated[str, Meta(max_length=1024)] | None = None
+    text: Annotated[str, Meta(max_length=1024)] | None = None  # a search term or the text of an element
+    #: As in batch: what privacy.consent lists, or the event is refused.
+    consent: Annotated[str, Meta(max_length=128)] | None = None
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -117,22 +117,14 @@ def _segments(page: str) -> tuple[str, ...]:
 
 
 class Gate:
-    """Cleans single events; remembers what it has seen.
-
-    Attributes:
-        refused: reason → events refused so far.
-    """
+    """Cleans single events; remembers, in memory, what it has seen."""
 
     def __init__(self, config: PrivacyConfig, keys: Keys, published: Published) -> None:
         self.keys, self.published = keys, published
         self._config = config
         self._all = config.min_people == 1  # nothing is rare
         self._consent = frozenset(value.strip().lower() for value in config.consent)
-        self._pages: dict[tuple[str | None, str | None], tuple[str, bool, str | None] | None] = {}
-        self._titles: dict[str, str | None] = {}
-        self._texts: dict[str, str | None] = {}
-        self._types: dict[str, str | None] = {}
-        self.refused: Counter[str] = Counter()
+        self._memory: dict[_Raw, Kept | str] = {}
 
     def keep(self, event: Event, latest: int) -> Kept | str:
         """What may be kept of the event, or why it is refused: a reason of ``events.clean``.
@@ -140,10 +132,29 @@ class Gate:
         Args:
             latest: a ``ts`` after it is in the future.
         """
-        found = self._kept(event, latest)
-        if isinstance(found, str):
-            self.refused[found] += 1
+        agreed = something(event.consent) if event.consent is not None else None
+        if not self._agrees(agreed):
+            return clean.NO_CONSENT
+        if event.ts < clean.EARLIEST:
+            return clean.EARLY_TS
+        if event.ts > latest:
+            return clean.LATE_TS
+        raw = (event.event_type, event.page, event.url, event.title, event.text)
+        found = self._memory.get(raw)
+        if found is None:
+            found = self._kept(*raw)
+            if sum(len(text) for text in raw if text) <= _REMEMBERED_LENGTH:
+                if len(self._memory) >= _REMEMBERED:
+                    self._memory.clear()
+                self._memory[raw] = found
         return found
+
+    def agrees(self, consent: str | None) -> bool:
+        """Whether what was said of consent, if anything, allows to keep what comes with it."""
+        return self._agrees(something(consent))
+
+    def _agrees(self, said: str | None) -> bool:
+        return not self._config.require_consent if said is None else said.lower() in self._consent
 
     def visitor(self, raw: str) -> int | None:
         """The code of a visitor or account id; None if it says nothing."""
@@ -160,83 +171,44 @@ class Gate:
         ).digest()
         return int.from_bytes(digest[8:], "little", signed=True)
 
-    def _kept(self, event: Event, latest: int) -> Kept | str:
-        agreed = something(event.consent)
-        if agreed is None and self._config.require_consent:
-            return clean.NO_CONSENT
-        if agreed is not None and agreed.lower() not in self._consent:
-            return clean.NO_CONSENT
-        if event.ts < clean.EARLIEST:
-            return clean.EARLY_TS
-        if event.ts > latest:
-            return clean.LATE_TS
-        kind = _once(self._types, event.event_type, _event_type)
+    def _kept(
+        self, event_type: str, page: str | None, url: str | None, title: str | None, text: str | None
+    ) -> Kept | str:
+        said = something(event_type)
+        kind = None if said is None else clean.event_type_of(said)[0][0]
         if kind is None:
             return clean.NO_TYPE
-        where = (event.page, event.url)
-        if where in self._pages:
-            page = self._pages[where]
-        else:
-            page = self._page(*where)
-            _remember(self._pages, where, page)
-        if page is None:
-            nowhere = something(event.page) is None and something(event.url) is None
-            return clean.NO_PAGE if nowhere else clean.BAD_URL
-        name, is_own, term = page
-        text = term if event.text is None else _once(self._texts, event.text, self._text) or term
-        if not is_own:  # its title and text would tell what page it was
-            return Kept(kind, name, None, None)
-        title = None if event.title is None else _once(self._titles, event.title, self._title)
-        return Kept(kind, name, title, text)
+        page, url = something(page), something(url)
+        if page is None and url is None:
+            return clean.NO_PAGE
+        name, term = self._page(page, url)
+        if name is None:
+            return clean.BAD_URL
+        public = name if self._all else self.published.page(name)
+        if public != name:  # its title and text would tell what page it was
+            return Kept(kind, public, None, None)
+        said = None if text is None else clean.text_of(text)[0][0]
+        said = term if said is None else said
+        about = None if title is None else clean.text_of(title)[0][0]
+        return Kept(
+            kind, public, self._shared(about, self.published.titles), self._shared(said, self.published.texts)
+        )
 
-    def _page(self, raw: str | None, url: str | None) -> tuple[str, bool, str | None] | None:
-        raw, url = something(raw), something(url)
-        term, page = None, None
-        if url is not None:
-            (page, term), _ = clean.url_of(url, self._config)
+    def _page(self, raw: str | None, url: str | None) -> tuple[str | None, str | None]:
+        """The page's name, and the search term of the URL."""
+        page, term = (None, None) if url is None else clean.url_of(url, self._config)[0]
         if raw is not None:
             named = raw if raw in self.published.pages else clean.page_of(raw, self._config)[0][0]
             page = named if named is not None else page
-        if page is None:
-            return None
-        public = page if self._all else self.published.page(page)
-        if term is not None and not self._all and term not in self.published.texts:
-            term = None
-        return public, public == page, term
+        return page, term
 
-    def _title(self, raw: str) -> str | None:
-        return self._shared(raw, self.published.titles)
-
-    def _text(self, raw: str) -> str | None:
-        return self._shared(raw, self.published.texts)
-
-    def _shared(self, raw: str, known: frozenset[str]) -> str | None:
-        (found,), _ = clean.text_of(raw)
-        return found if self._all or found in known else None
+    def _shared(self, value: str | None, known: frozenset[str]) -> str | None:
+        return value if self._all or value in known else None
 
 
 def something(raw: str | None) -> str | None:
     """Text without white space around it; None if it says nothing."""
     if raw is None:
         return None
-    raw = raw.strip()
+    raw = raw.strip(_WHITE)
     return None if raw.lower() in clean.NOTHING else raw
-
-
-def _event_type(raw: str) -> str | None:
-    said = something(raw)
-    return None if said is None else clean.event_type_of(said)[0][0]
-
-
-def _once(memory: dict[str, str | None], raw: str, find: _Find) -> str | None:
-    if raw in memory:
-        return memory[raw]
-    found = find(raw)
-    _remember(memory, raw, found)
-    return found
-
-
-def _remember(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    if len(memory) >= _REMEMBERED:
-        memory.clear()
-    memory[key] = value

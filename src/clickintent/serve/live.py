@@ -57,10 +57,11 @@ class Session:
         first = self.stored[0]
         return "".join(code.to_bytes(8, "big", signed=True).hex() for code in (first.visitor, first.event))
 
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """What ``SessionEncoder.embed_one`` takes."""
-        return [event(stored.ts, stored) for stored in self.stored]
+    def events(self, last: int) -> list[dict[str, Any]]:
+        """What ``SessionEncoder.embed_one`` takes, of the last so many events and the one before them, which
+        says how long the first of them came after it.
+        """
+        return [event(stored.ts, stored) for stored in self.stored[-last - 1 :]]
 
 
 def event(ts: int, kept: Kept | Stored) -> dict[str, Any]:

@@ -7,11 +7,11 @@ has a new one that can be loaded; whoever is being served keeps the one that it 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from clickintent.config import Config
 from clickintent.encoder import SessionEncoder
 from clickintent.encoder.single import Event
 from clickintent.errors import ArtifactError, ClickintentError
+from clickintent.events import store
 from clickintent.events.coding import keys
 from clickintent.progress import say
 from clickintent.serve.incoming import Gate, Published
 from clickintent.taxonomy import IntentGraph, IntentLabeler, Taxonomy
 
-#: What a model is made of. ``distill`` writes the last but one of them, ``ingest`` the last two.
+#: What a model is made of. ``ingest`` writes the last three.
 _PARTS = (
     "encoder/encoder.json",
     "taxonomy.yaml",
@@ -32,6 +33,7 @@ _PARTS = (
     "student/intents.onnx",
     "pages.parquet",
     ".ingest/values.parquet",
+    ".ingest/manifest.json",
 )
 
 
@@ -50,15 +52,13 @@ class Model:
     names: dict[str, tuple[str, str | None]]
     sure: float
     gate: Gate
+    forgotten: frozenset[int]  # codes of whom ``clickintent forget`` has removed from the workspace
+    student: str  # a hash of the graph
     stamp: str
 
     @property
     def intent_ids(self) -> tuple[str, ...]:
         return self.graph.intent_ids
-
-    @property
-    def versions(self) -> dict[str, Any]:
-        return {"encoder": self.encoder.version, "taxonomy": self.taxonomy.version}
 
     def score(self, sessions: Sequence[Sequence[Event]]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings (n, dim) and calibrated probabilities (n, k), float32."""
@@ -80,7 +80,8 @@ def load_model(config: Config) -> Model:
     stamp, workspace = stamp_of(config.workspace), config.workspace
     secret = keys(config.privacy)
     encoder = SessionEncoder.load(workspace / "encoder")
-    graph = IntentGraph(workspace / "student" / "intents.onnx", encoder)
+    graph_file = workspace / "student" / "intents.onnx"
+    graph = IntentGraph(graph_file, encoder)
     student = IntentLabeler.load(workspace / "student")
     taxonomy = Taxonomy.load(workspace / "taxonomy.yaml")
     if student.intent_ids != graph.intent_ids:
@@ -96,8 +97,10 @@ def load_model(config: Config) -> Model:
         graph=graph,
         taxonomy=taxonomy,
         names=names,
-        sure=student.cutoff(wanted) if wanted else graph.threshold,
+        sure=max(student.cutoff(wanted), config.labels.min_confidence) if wanted else graph.threshold,
         gate=Gate(config.privacy, secret, Published.load(workspace)),
+        forgotten=frozenset(store.load(workspace).forgotten),
+        student=hashlib.sha256(graph_file.read_bytes()).hexdigest()[:12],
         stamp=stamp,
     )
     model.score([[{"ts": 0, "event_type": "page_view", "page": "/"}]])  # the first call takes longer
@@ -132,22 +135,23 @@ class Models:
         self.shadow = load_model(shadow) if shadow else None
         self.reloads = self.failures = 0
         self.problem: str | None = None
-        self._refused = ""  # stamp of what could not be loaded: it is not tried twice
+        self._seen = self.current.stamp
+        self._refused = self._shadow_refused = ""  # stamps of what could not be loaded: not tried twice
 
-    async def watch(self, seconds: float) -> None:
-        """Look for new artifacts for ever. One is loaded when it did not change for ``seconds``."""
-        seen = self.current.stamp
-        while True:
-            await asyncio.sleep(seconds)
-            stamp = await asyncio.to_thread(stamp_of, self._config.workspace)
-            if stamp == seen and stamp not in (self.current.stamp, self._refused):
-                await self.reload()
-            seen = stamp
-            if self._shadow_config and self.shadow:
-                stamp = await asyncio.to_thread(stamp_of, self._shadow_config.workspace)
-                if stamp != self.shadow.stamp:
-                    with suppress(ClickintentError):  # it is tried again; the one in use is not touched
-                        self.shadow = await asyncio.to_thread(load_model, self._shadow_config)
+    async def look(self) -> None:
+        """Load what is new in the workspaces, if it did not change since the last look."""
+        stamp = await asyncio.to_thread(stamp_of, self._config.workspace)
+        if stamp == self._seen and stamp not in (self.current.stamp, self._refused):
+            await self.reload()
+        self._seen = stamp
+        if self._shadow_config and self.shadow:
+            stamp = await asyncio.to_thread(stamp_of, self._shadow_config.workspace)
+            if stamp not in (self.shadow.stamp, self._shadow_refused):
+                try:
+                    self.shadow = await asyncio.to_thread(load_model, self._shadow_config)
+                except ClickintentError as error:
+                    self._shadow_refused = stamp
+                    say(f"the shadow's new model cannot be used, its old one stays: {error}")
 
     async def reload(self, load: Callable[[Config], Model] = load_model) -> None:
         """Load the workspace's artifacts; where that fails, the model in use stays."""

@@ -10,6 +10,7 @@ import msgspec
 from clickintent._version import __version__
 from clickintent.serve import wire
 
+_ANY = "Needs a key where keys are asked for."
 _READ = "Needs a key with the scope `read` where keys are asked for."
 _WRITE = "Needs a key with the scope `write` where keys are asked for."
 _ADMIN = "Needs a key with the scope `admin` where keys are asked for."
@@ -18,7 +19,7 @@ _ADMIN = "Needs a key with the scope `admin` where keys are asked for."
 _OPERATIONS: tuple[tuple[str, str, str, str, type | None, type, tuple[int, ...]], ...] = (
     (
         "post", "/v1/score", "Score one session",
-        f"Embedding and intents of the events of one session. Nothing of it is kept. {_READ}",
+        f"Embedding and intents of the events of one session. Nothing of it is kept. {_ANY}",
         wire.ScoreRequest, wire.ScoreAnswer, (400, 401, 403, 413, 422, 429, 503),
     ),
     (
@@ -48,7 +49,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, type | None, type, tuple[int, ...]]
         None, wire.ForgetAnswer, (401, 403, 422, 429, 503),
     ),
     (
-        "get", "/v1/taxonomy", "The intents in use", _READ,
+        "get", "/v1/taxonomy", "The intents in use", _ANY,
         None, wire.TaxonomyAnswer, (401, 403, 429, 503),
     ),
     ("get", "/healthz", "Is the process alive?", "", None, wire.Status, ()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uvicorn
 
 from clickintent.config import Config
-from clickintent.progress import say
+from clickintent.errors import WorkspaceError
 from clickintent.serve import api_keys
 from clickintent.serve.app import check_exposure, create_app
 
@@ -16,18 +16,25 @@ def serve(config: Config, *, shadow: Config | None = None) -> None:
     Raises:
         ArtifactError, ConfigError, WorkspaceError: if it cannot start; says what to do.
     """
-    keys = api_keys.load(config.workspace)
-    check_exposure(config.serve.host, keys)
+    check_exposure(config.serve.host, api_keys.load(config.workspace))
     app = create_app(config, shadow=shadow)
-    door = f"{len(keys)} keys" if keys else "no keys: open to this machine"
-    say(f"serving {config.workspace} on http://{config.serve.host}:{config.serve.port} ({door})")
-    uvicorn.run(
+    settings = uvicorn.Config(
         app,
         host=config.serve.host,
         port=config.serve.port,
         access_log=False,  # paths hold account ids
-        log_level="warning",
+        log_level="critical",  # errors are answered, counted and said by the application
         server_header=False,
+        limit_concurrency=4 * config.serve.max_waiting,  # bodies that are being read
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
     )
+    try:
+        uvicorn.Server(settings).run()
+    except SystemExit as error:  # it could not start
+        refused = getattr(app.state, "refused", None)
+        if refused is None:
+            refused = WorkspaceError(
+                f"nothing can listen on {config.serve.host}:{config.serve.port}. Is another process there?"
+            )
+        raise refused from error

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
 
-from clickintent.config import Config
-from clickintent.encoder import visitor_embeddings
+from clickintent.config import Config, SessionsConfig
 from clickintent.errors import ClickintentError
 from clickintent.events import clean
 from clickintent.serve import live
@@ -20,7 +19,7 @@ from clickintent.serve.incoming import something
 from clickintent.serve.live import Session, Stored
 from clickintent.serve.model import Model, Models
 from clickintent.serve.scorer import Scored, Scorer
-from clickintent.serve.state import Store
+from clickintent.serve.state import BusyError, Store
 from clickintent.serve.wire import (
     AccountAnswer,
     AccountIntent,
@@ -41,15 +40,16 @@ from clickintent.serve.wire import (
     TaxonomyIntent,
     Versions,
 )
-from clickintent.taxonomy.occlusion import supports
+from clickintent.taxonomy.occlusion import shares, variants
 
 LATE = "too late: older than serve.late_hours"
 NO_ID = "visitor_id or event_id says nothing"
 TOO_MANY = "more events than serve.max_events_per_visitor"
 
+_IN_TABLES = re.compile(r"[0-9a-f]{16}")
 _SECOND, _DAY = 1_000_000, 86_400_000_000
-_INTENTS, _SESSIONS, _EVENTS = 5, 3, 3  # of an account: intents, sessions that show one, events in a session
-_LOOKED_AT = 200  # sessions of an account, the latest
+_INTENTS, _SESSIONS, _EVENTS = 3, 2, 3  # of an account: intents, sessions that show one, events in a session
+_SESSIONS_AT_MOST, _VISITORS_AT_MOST = 200, 100  # of an account, that are looked at
 
 
 class InvalidError(ClickintentError):
@@ -128,7 +128,7 @@ class Service:
         stored: list[Stored] = []
         places: list[int] = []
         for index, event in enumerate(request.events):
-            found = _stored(event, model, earliest, latest)
+            found = _stored(event, index, model, earliest, latest)
             if isinstance(found, str):
                 refused.append(Refusal(index, found))
             else:
@@ -155,7 +155,13 @@ class Service:
         self.counts.update(counts)
         self.counts["refused"] += len(refused)
         self.reasons.update(refusal.reason for refusal in refused)
-        scored = await self.scorer.score([session.events for _, session in current], model)
+        last = model.encoder.config.max_events
+        try:
+            scored = await self.scorer.score([session.events(last) for _, session in current], model)
+        except BusyError:  # what was accepted is stored: to send it again would only add to the load
+            current, scored, is_scored = [], [], False
+        else:
+            is_scored = True
         return EventsAnswer(
             accepted=counts["accepted"],
             duplicates=counts["duplicate"],
@@ -165,28 +171,33 @@ class Service:
                 for (place, session), one in zip(current, scored, strict=True)
             ],
             versions=_versions(model),
+            scored=is_scored,
         )
 
     async def identify(self, request: IdentifyRequest) -> IdentifyAnswer:
         """Tie a visitor to an account as of now.
 
         Raises:
-            InvalidError: if an id says nothing.
+            InvalidError: if an id says nothing, or there is no consent.
         """
+        if not self.models.current.gate.agrees(request.consent):
+            raise InvalidError(clean.NO_CONSENT, "consent")
         visitor = self._code(request.visitor_id, "visitor_id")
         account = self._code(request.account_id, "account_id")
+        if {visitor, account} & self.models.current.forgotten:
+            return IdentifyAnswer(False)
         return IdentifyAnswer(await self.store.link(visitor, account, self.clock()))
 
-    async def sessions_of(self, account: int) -> list[tuple[Session, str]]:
+    async def _sessions(self, account: int, visitors: Sequence[int]) -> list[tuple[Session, str]]:
         """The sessions that are an account's as of now, on the scored channel, and how that is known."""
         found = []
-        for visitor in await self.store.visitors(account):
+        for visitor in visitors:
             links = await self.store.accounts(visitor)
             for session in live.sessions(await self.store.events(visitor), self.config.sessions):
                 owner = live.owner(session, links)
                 if owner.account == account and session.channel == self.config.sessions.channel:
                     found.append((session, owner.link))
-        return sorted(found, key=lambda one: one[0].end)[-_LOOKED_AT:]
+        return sorted(found, key=lambda one: one[0].end)[-_SESSIONS_AT_MOST:]
 
     async def account(self, raw: str) -> AccountAnswer:
         """What an account's visitors wanted lately, with the sessions and events that say so.
@@ -196,30 +207,66 @@ class Service:
             InvalidError: if the id says nothing.
         """
         account, model, now = self._code(raw, "id"), self.models.current, self.clock()
-        if not await self.store.visitors(account):
+        visitors = await self.store.visitors(account)
+        if not visitors:
             raise NotFoundError("no visitor is tied to this account.")
-        owned = await self.sessions_of(account)
+        if len(visitors) > _VISITORS_AT_MOST:
+            raise InvalidError(
+                f"{len(visitors):,} visitors are tied to this account: it is no person's.", "id"
+            )
+        owned = await self._sessions(account, visitors)
         if not owned:
             return AccountAnswer(now, 0, None, None, [], _versions(model))
-        sessions = [session for session, _ in owned]
-        scored = await self.scorer.score([session.events for session in sessions], model)
+        sessions, last = [session for session, _ in owned], model.encoder.config.max_events
+        scored = await self.scorer.score([session.events(last) for session in sessions], model)
         half_life = self.config.serve.half_life_days
-        ends = pa.array([session.end for session in sessions], pa.int64())
-        table = pa.table({"account_id": pa.array(["it"] * len(sessions)), "end": ends})
-        embeddings = np.stack([one.embedding for one in scored])
-        vector = visitor_embeddings(table, embeddings, key="account_id", half_life_days=half_life)
-        age = (now - ends.to_numpy()) / _DAY
-        weight = np.exp2(-(age - age.min()) / half_life)
+        ends = np.array([session.end for session in sessions])
+        weight = np.exp2((ends - ends.max()) / _DAY / half_life)  # as ``visitor_embeddings``
+        vector = weight @ np.stack([one.embedding for one in scored]) / weight.sum()
         probabilities = np.stack([one.probabilities for one in scored])
-        intents = await asyncio.to_thread(_account_intents, model, owned, probabilities, weight)
+        intents = await self._account_intents(model, owned, probabilities, weight)
         return AccountAnswer(
             as_of=now,
             sessions=len(sessions),
             last=sessions[-1].end,
-            embedding=vector["embedding"][0].as_py(),
+            embedding=vector.tolist(),
             intents=intents,
             versions=_versions(model),
         )
+
+    async def _account_intents(
+        self,
+        model: Model,
+        owned: Sequence[tuple[Session, str]],
+        probabilities: np.ndarray,
+        weight: np.ndarray,
+    ) -> list[AccountIntent]:
+        """The likeliest intents of an account, each with the sessions that show it most, and their events."""
+        together = (weight[:, None] * probabilities).sum(axis=0) / weight.sum()
+        best = model.best(together, _INTENTS)
+        columns = [model.intent_ids.index(id_) for id_, _ in best]
+        shown = [_showing(weight, probabilities[:, column], model.sure) for column in columns]
+        rested: dict[int, np.ndarray] = {}  # session → shares of its events, for all intents
+        last = model.encoder.config.max_events
+        for row in {row for rows in shown for row in rows}:
+            without = await self.scorer.score(variants(owned[row][0].events(last)[-last:]), model)
+            rested[row] = shares(probabilities[row], np.stack([one.probabilities for one in without]))
+        answer = []
+        for (id_, confidence), column, rows in zip(best, columns, shown, strict=True):
+            evidence = [
+                Evidence(
+                    owned[row][0].session_id,
+                    owned[row][0].end,
+                    float(probabilities[row, column]),
+                    owned[row][1],
+                    _supporting(owned[row][0], rested[row][:, column]),
+                )
+                for row in rows
+            ]
+            name, area = model.names.get(id_, (id_, None))
+            sure = bool(confidence >= model.sure)
+            answer.append(AccountIntent(id_, name, area, confidence, sure, evidence))
+        return answer
 
     async def forget_visitor(self, raw: str) -> ForgetAnswer:
         """Remove a visitor, and refuse what comes of it later.
@@ -227,19 +274,21 @@ class Service:
         Raises:
             InvalidError: if the id says nothing.
         """
-        found = await self.store.forget(visitors=[self._code(raw, "id")], account=None)
-        return ForgetAnswer(found.events, found.links)
+        found = [await self.store.forget_visitor(code) for code in self._codes(raw)]
+        return ForgetAnswer(sum(one.events for one in found), sum(one.links for one in found))
 
     async def forget_account(self, raw: str) -> ForgetAnswer:
-        """Remove an account with the visitors that are tied to no other; of shared ones, its own events.
+        """Remove an account with the visitors that are tied to no other; of shared ones, the sessions that
+        are its, and its events in others (as ``events.forget`` does in batch).
 
         Raises:
             InvalidError: if the id says nothing.
         """
-        account = self._code(raw, "id")
-        own = [v for v in await self.store.visitors(account) if len(await self.store.accounts(v)) == 1]
-        found = await self.store.forget(visitors=own, account=account)
-        return ForgetAnswer(found.events, found.links)
+        found = [
+            await self.store.forget_account(code, partial(_belonging, code, self.config.sessions))
+            for code in self._codes(raw)
+        ]
+        return ForgetAnswer(sum(one.events for one in found), sum(one.links for one in found))
 
     def taxonomy(self) -> TaxonomyAnswer:
         """The taxonomy in use."""
@@ -259,6 +308,13 @@ class Service:
         """Remove what is older than ``serve.keep_days``."""
         return await self.store.expire(self.clock() - round(self.config.serve.keep_days * _DAY))
 
+    def _codes(self, raw: str) -> set[int]:
+        """The code of an id, raw or as it stands in the tables of batch."""
+        codes = {self._code(raw, "id")}
+        if _IN_TABLES.fullmatch(raw.strip()):
+            codes.add(int.from_bytes(bytes.fromhex(raw.strip()), "big", signed=True))
+        return codes
+
     def _code(self, raw: str, where: str) -> int:
         code = self.models.current.gate.visitor(raw)
         if code is None:
@@ -266,7 +322,20 @@ class Service:
         return code
 
 
-def _stored(event: SentEvent, model: Model, earliest: int, latest: int) -> Stored | str:
+def _belonging(
+    account: int, config: SessionsConfig, stored: Sequence[Stored], links: Mapping[int, int]
+) -> set[int] | None:
+    """Which of a visitor's events go with an account; None: all, with the visitor."""
+    if set(links) <= {account}:
+        return None
+    mine = {event.event for event in stored if event.account == account}
+    for session in live.sessions(stored, config):
+        if live.owner(session, links).account == account:
+            mine |= {event.event for event in session.stored}
+    return mine
+
+
+def _stored(event: SentEvent, index: int, model: Model, earliest: int, latest: int) -> Stored | str:
     gate = model.gate
     visitor = gate.visitor(event.visitor_id)
     code = gate.event(event.visitor_id, event.event_id)
@@ -278,14 +347,17 @@ def _stored(event: SentEvent, model: Model, earliest: int, latest: int) -> Store
     if event.ts < earliest:
         return LATE
     key = something(event.session_key)
+    account = None if event.account_id is None else gate.visitor(event.account_id)
+    if visitor in model.forgotten or account in model.forgotten:
+        return clean.FORGOTTEN
     return Stored(
         visitor=visitor,
         event=code,
         ts=event.ts,
-        sequence=event.sequence,
+        sequence=index if event.sequence is None else event.sequence,
         channel=event.channel,
         session_key=0 if key is None else gate.keys.identifier(key),
-        account=None if event.account_id is None else gate.visitor(event.account_id),
+        account=account,
         event_type=kept.event_type,
         page=kept.page,
         title=kept.title,
@@ -294,7 +366,7 @@ def _stored(event: SentEvent, model: Model, earliest: int, latest: int) -> Store
 
 
 def _versions(model: Model) -> Versions:
-    return Versions(model.encoder.version, model.taxonomy.version)
+    return Versions(model.encoder.version, model.student, model.taxonomy.version)
 
 
 def _intents(scored: Scored, most: int) -> tuple[list[Intent], bool]:
@@ -313,43 +385,14 @@ def _live(index: int, session: Session, scored: Scored, most: int) -> LiveSessio
     )
 
 
-def _account_intents(
-    model: Model, owned: Sequence[tuple[Session, str]], probabilities: np.ndarray, weight: np.ndarray
-) -> list[AccountIntent]:
-    """The likeliest intents of an account, each with the sessions that show it most, and their events."""
-    together = (weight[:, None] * probabilities).sum(axis=0) / weight.sum()
-    answer = []
-    for id_, confidence in model.best(together, _INTENTS):
-        column = model.intent_ids.index(id_)
-        strength = weight * probabilities[:, column]
-        evidence: list[Evidence] = []
-        for row in np.argsort(-strength, kind="stable")[:_SESSIONS].tolist():
-            session, link = owned[row]
-            if probabilities[row, column] < model.sure and evidence:
-                continue
-            evidence.append(
-                Evidence(
-                    session.session_id,
-                    session.end,
-                    float(probabilities[row, column]),
-                    link,
-                    _supporting(model, session, column),
-                )
-            )
-        name, area = model.names.get(id_, (id_, None))
-        sure = bool(confidence >= model.sure)
-        answer.append(AccountIntent(id_, name, area, confidence, sure, evidence))
-    return answer
+def _showing(weight: np.ndarray, probability: np.ndarray, sure: float) -> list[int]:
+    """The sessions that show an intent most, recent ones first; the first even if it is not sure."""
+    order = np.argsort(-weight * probability, kind="stable")[:_SESSIONS].tolist()
+    return [row for n, row in enumerate(order) if n == 0 or probability[row] >= sure]
 
 
-def _supporting(model: Model, session: Session, column: int) -> list[Supporting]:
-    last = model.encoder.config.max_events
-    skipped = max(len(session.stored) - last, 0)
-    stored = session.stored[skipped:]
-    shares = supports(session.events[skipped:], column, lambda variants: model.score(variants)[1])
-    order = np.argsort(-shares, kind="stable")[:_EVENTS].tolist()
-    return [
-        Supporting(skipped + i, stored[i].page, stored[i].title, float(shares[i]))
-        for i in order
-        if shares[i] > 0
-    ]
+def _supporting(session: Session, share: np.ndarray) -> list[Supporting]:
+    skipped = len(session.stored) - len(share)
+    order = np.argsort(-share, kind="stable")[:_EVENTS].tolist()
+    found = [(skipped + i, session.stored[skipped + i], float(share[i])) for i in order if share[i] > 0]
+    return [Supporting(position, stored.page, stored.title, value) for position, stored, value in found]

@@ -14,6 +14,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,15 +24,23 @@ import msgspec
 
 from clickintent.errors import WorkspaceError
 from clickintent.serve.live import Stored
-from clickintent.serve.state import Appended, BusyError, Forgotten, Outcome, UnavailableError
+from clickintent.serve.state import (
+    Appended,
+    Belonging,
+    BusyError,
+    Forgotten,
+    Outcome,
+    UnavailableError,
+    sort_out,
+)
 
+_FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
-    visitor INTEGER NOT NULL, event INTEGER NOT NULL, ts INTEGER NOT NULL, account INTEGER,
-    body BLOB NOT NULL, PRIMARY KEY (visitor, event)
+    visitor INTEGER NOT NULL, event INTEGER NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (visitor, event)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS events_by_ts ON events (ts);
-CREATE INDEX IF NOT EXISTS events_by_account ON events (account) WHERE account IS NOT NULL;
 CREATE TABLE IF NOT EXISTS links (
     account INTEGER NOT NULL, visitor INTEGER NOT NULL, known_at INTEGER NOT NULL, last_at INTEGER NOT NULL,
     PRIMARY KEY (account, visitor)
@@ -52,6 +61,7 @@ _TIDY_SECONDS = 1.0
 _LOG_PAGES = 8_192  # of 4 KiB, that the log may have before the writer waits for it to be emptied
 _TOGETHER = 256  # operations in one transaction
 _EXPIRED_AT_ONCE = 2_000  # events, so that requests do not wait for all of them
+_ATTEMPTS = 50  # to empty the log
 
 _T = TypeVar("_T")
 _Work = Callable[[sqlite3.Connection], Any]
@@ -72,18 +82,19 @@ class SqliteStore:
             WorkspaceError: if the file cannot be used; says why.
         """
         self._path, self._most = path, most_events
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
-            self._lock = _alone(path)
+            self._alone = _alone(path)
             with closing(self._open()) as connection:
-                connection.executescript(_SCHEMA)
+                _prepare(connection, path)
         except (sqlite3.Error, OSError) as error:
             raise WorkspaceError(f"{path}: live sessions cannot be kept here: {error}.") from error
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.Queue[tuple[_Work, asyncio.Future[Any] | None] | None] = queue.Queue(waiting)
+        self._queue: queue.Queue[tuple[_Work, asyncio.Future[Any]] | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._write, name="live-sessions", daemon=True)
         self._thread.start()
+        self._log = threading.Lock()  # only one at a time may empty it
         self._ending = threading.Event()
         self._tidier = threading.Thread(target=self._tidy, name="live-sessions-log", daemon=True)
         self._tidier.start()
@@ -104,16 +115,19 @@ class SqliteStore:
         return await self._do(lambda connection: _events(connection, visitor))
 
     async def accounts(self, visitor: int) -> Mapping[int, int]:
-        query = "SELECT account, known_at FROM links WHERE visitor = ?"
-        return await self._do(lambda connection: dict(connection.execute(query, (visitor,)).fetchall()))
+        return await self._do(lambda connection: _accounts(connection, visitor))
 
     async def visitors(self, account: int) -> Sequence[int]:
-        query = "SELECT visitor FROM links WHERE account = ? ORDER BY visitor"
-        return await self._do(lambda connection: [v for (v,) in connection.execute(query, (account,))])
+        return await self._do(lambda connection: _visitors(connection, account))
 
-    async def forget(self, *, visitors: Sequence[int], account: int | None) -> Forgotten:
-        found = await self._do(lambda connection: _forget(connection, visitors, account))
-        await self._do(None)
+    async def forget_visitor(self, visitor: int) -> Forgotten:
+        found = await self._do(lambda connection: _forget_visitor(connection, visitor))
+        await self._empty_log()
+        return found
+
+    async def forget_account(self, account: int, belonging: Belonging) -> Forgotten:
+        found = await self._do(lambda connection: _forget_account(connection, account, belonging))
+        await self._empty_log()
         return found
 
     async def expire(self, before: int) -> int:
@@ -132,7 +146,7 @@ class SqliteStore:
         await asyncio.to_thread(self._tidier.join)
         await asyncio.to_thread(self._queue.put, None)
         await asyncio.to_thread(self._thread.join)
-        os.close(self._lock)
+        os.close(self._alone)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -140,14 +154,25 @@ class SqliteStore:
             connection.execute(setting)
         return connection
 
-    async def _do(self, work: Callable[[sqlite3.Connection], _T] | None) -> _T:
-        """Have the writer do it, in a transaction with others. None: empty the log into the file."""
+    async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Have the writer do it, in a transaction with others."""
+        if not self._thread.is_alive():
+            raise UnavailableError("the writer of live sessions has ended; the process must be restarted.")
         future: asyncio.Future[_T] = self._loop.create_future()
         try:
-            self._queue.put_nowait((work or _checkpoint, future))
+            self._queue.put_nowait((work, future))
         except queue.Full as error:
             raise BusyError("too many requests wait to be written; try again in a second.") from error
         return await future
+
+    async def _empty_log(self) -> None:
+        """Nothing of what was forgotten stays behind in the log."""
+        try:
+            await asyncio.to_thread(self._checkpoint, "TRUNCATE")
+        except sqlite3.Error as error:
+            raise UnavailableError(
+                f"it is removed, but may still be read in the log of the file ({error}); ask again."
+            ) from error
 
     def _write(self) -> None:
         with closing(self._open()) as connection:
@@ -161,19 +186,30 @@ class SqliteStore:
                         break
                 going = None not in batch
                 wanted = [item for item in batch if item is not None]
-                if wanted:
-                    answers = _transaction(connection, [work for work, _ in wanted])
-                    futures = [future for _, future in wanted]
-                    self._loop.call_soon_threadsafe(_answer, futures, answers)
+                answers = _transaction(connection, [work for work, _ in wanted])
+                futures = [future for _, future in wanted]
+                self._loop.call_soon_threadsafe(_answer, futures, answers)
 
     def _tidy(self) -> None:
         """Carry the log into the file without keeping the writer; if that falls behind, the writer waits."""
-        with closing(self._open()) as connection:
-            while not self._ending.wait(_TIDY_SECONDS):
-                with suppress(sqlite3.Error, queue.Full):  # the next time will do
-                    _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                    if pages > _LOG_PAGES:
-                        self._queue.put_nowait((_checkpoint, None))
+        while not self._ending.wait(_TIDY_SECONDS):
+            with suppress(sqlite3.Error):  # the next time will do
+                if self._checkpoint("PASSIVE") > _LOG_PAGES:
+                    self._checkpoint("TRUNCATE")
+
+    def _checkpoint(self, how: str) -> int:
+        """Carry the log into the file, and return how many pages it has.
+
+        Raises:
+            sqlite3.Error: if it is to be empty, and others keep it from being so.
+        """
+        with self._log, closing(self._open()) as connection:
+            for _ in range(_ATTEMPTS):
+                busy, pages, _ = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+                if how == "PASSIVE" or not busy:
+                    return int(pages)
+                time.sleep(0.02)
+        raise sqlite3.OperationalError("the log is in use")
 
 
 def _alone(path: Path) -> int:
@@ -189,24 +225,37 @@ def _alone(path: Path) -> int:
     return descriptor
 
 
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version not in (0, _FORMAT):
+        raise WorkspaceError(
+            f"{path} was written by another version of clickintent (format {version}, here {_FORMAT}). Use "
+            "that one, or move the file away to start with none."
+        )
+    connection.executescript(_SCHEMA)
+    connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
 def _transaction(connection: sqlite3.Connection, works: Sequence[_Work]) -> list[Any]:
-    """The results, or for all of them the error that kept the transaction from being written."""
+    """A result or an error for each. Where one fails, each is done by itself: no other suffers from it."""
     try:
         connection.execute("BEGIN IMMEDIATE")
-        answers = [None if work is _checkpoint else work(connection) for work in works]
+        answers = [work(connection) for work in works]
         connection.execute("COMMIT")
-        if _checkpoint in works:
-            _checkpoint(connection)
-    except sqlite3.Error as error:
-        if connection.in_transaction:
+        return answers
+    except Exception as error:
+        with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
-        return [UnavailableError(f"live sessions cannot be written: {error}.")] * len(works)
-    return answers
+        if len(works) > 1:
+            return [answer for work in works for answer in _transaction(connection, [work])]
+        if isinstance(error, sqlite3.Error):
+            return [UnavailableError(f"live sessions cannot be written: {error}.")]
+        return [error]
 
 
-def _answer(futures: Iterable[asyncio.Future[Any] | None], answers: Iterable[Any]) -> None:
+def _answer(futures: Iterable[asyncio.Future[Any]], answers: Iterable[Any]) -> None:
     for future, answer in zip(futures, answers, strict=True):
-        if future is None or future.done():  # whoever asked has gone
+        if future.done():  # whoever asked has gone
             continue
         if isinstance(answer, BaseException):
             future.set_exception(answer)
@@ -214,40 +263,38 @@ def _answer(futures: Iterable[asyncio.Future[Any] | None], answers: Iterable[Any
             future.set_result(answer)
 
 
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    """Nothing of what was forgotten stays behind in the log."""
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
 def _append(connection: sqlite3.Connection, events: Sequence[Stored], most: int) -> Appended:
     codes = {e.visitor for e in events} | {e.account for e in events if e.account is not None}
     gone = _forgotten(connection, codes)
-    visitors = {visitor: _events(connection, visitor) for visitor in {e.visitor for e in events}}
-    known = {visitor: {e.event for e in own} for visitor, own in visitors.items()}
-    outcomes: list[Outcome] = []
-    rows = []
-    for event in events:
-        own = known[event.visitor]
-        if event.visitor in gone or event.account in gone:
-            outcomes.append("forgotten")
-        elif event.event in own:
-            outcomes.append("duplicate")
-        elif len(own) >= most:
-            outcomes.append("too many")
-        else:
-            outcomes.append("accepted")
-            own.add(event.event)
-            visitors[event.visitor].append(event)
-            rows.append((event.visitor, event.event, event.ts, event.account, _encode(event)))
+    outcomes: dict[int, Outcome] = {}
+    visitors: dict[int, Sequence[Stored]] = {}
+    for visitor in dict.fromkeys(event.visitor for event in events):
+        places = [place for place, event in enumerate(events) if event.visitor == visitor]
+        kept = {event.event: event for event in _events(connection, visitor)}
+        found, new = sort_out(visitor, [events[place] for place in places], kept, gone, most)
+        outcomes.update(zip(places, found, strict=True))
+        visitors[visitor] = list(kept.values())
+        connection.executemany(
+            "INSERT INTO events VALUES (?, ?, ?, ?)", [(e.visitor, e.event, e.ts, _encode(e)) for e in new]
+        )
+        for event in new:
             if event.account is not None:
-                _link(connection, event.visitor, event.account, event.ts)
-    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
-    return Appended(outcomes, visitors)
+                _link(connection, visitor, event.account, event.ts)
+    return Appended([outcomes[place] for place in range(len(events))], visitors)
 
 
 def _events(connection: sqlite3.Connection, visitor: int) -> list[Stored]:
     found = connection.execute("SELECT body FROM events WHERE visitor = ?", (visitor,))
     return [_decode(body) for (body,) in found]
+
+
+def _accounts(connection: sqlite3.Connection, visitor: int) -> dict[int, int]:
+    return dict(connection.execute("SELECT account, known_at FROM links WHERE visitor = ?", (visitor,)))
+
+
+def _visitors(connection: sqlite3.Connection, account: int) -> list[int]:
+    found = connection.execute("SELECT visitor FROM links WHERE account = ? ORDER BY visitor", (account,))
+    return [visitor for (visitor,) in found]
 
 
 def _link(connection: sqlite3.Connection, visitor: int, account: int, at: int) -> None:
@@ -263,16 +310,26 @@ def _forgotten(connection: sqlite3.Connection, codes: Iterable[int]) -> set[int]
     return {code for code in codes if connection.execute(query, (code,)).fetchone()}
 
 
-def _forget(connection: sqlite3.Connection, visitors: Sequence[int], account: int | None) -> Forgotten:
+def _forget_visitor(connection: sqlite3.Connection, visitor: int) -> Forgotten:
+    connection.execute("INSERT OR IGNORE INTO forgotten VALUES (?)", (visitor,))
+    events = connection.execute("DELETE FROM events WHERE visitor = ?", (visitor,)).rowcount
+    links = connection.execute("DELETE FROM links WHERE visitor = ?", (visitor,)).rowcount
+    return Forgotten(events, links)
+
+
+def _forget_account(connection: sqlite3.Connection, account: int, belonging: Belonging) -> Forgotten:
     events = links = 0
-    for visitor in visitors:
-        events += connection.execute("DELETE FROM events WHERE visitor = ?", (visitor,)).rowcount
-        links += connection.execute("DELETE FROM links WHERE visitor = ?", (visitor,)).rowcount
-    if account is not None:
-        events += connection.execute("DELETE FROM events WHERE account = ?", (account,)).rowcount
-        links += connection.execute("DELETE FROM links WHERE account = ?", (account,)).rowcount
-    codes = [*visitors, *([] if account is None else [account])]
-    connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(code,) for code in codes])
+    for visitor in _visitors(connection, account):
+        chosen = belonging(_events(connection, visitor), _accounts(connection, visitor))
+        if chosen is None:
+            found = _forget_visitor(connection, visitor)
+            events, links = events + found.events, links + found.links
+        else:
+            query = "DELETE FROM events WHERE visitor = ? AND event = ?"
+            events += len(chosen)
+            connection.executemany(query, [(visitor, event) for event in chosen])
+    links += connection.execute("DELETE FROM links WHERE account = ?", (account,)).rowcount
+    connection.execute("INSERT OR IGNORE INTO forgotten VALUES (?)", (account,))
     return Forgotten(events, links)
 
 

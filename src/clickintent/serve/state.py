@@ -6,7 +6,7 @@ same event of the same visitor, sent again, is there once; who was forgotten doe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,9 +15,13 @@ from clickintent.serve.live import Stored
 
 Outcome = Literal["accepted", "duplicate", "forgotten", "too many"]
 
+#: All events of a visitor and its accounts (with the time since when each is known) → the codes of the events
+#: that go with an account; None: all of the visitor goes.
+Belonging = Callable[[Sequence[Stored], Mapping[int, int]], Collection[int] | None]
+
 
 class BusyError(ClickintentError):
-    """The store cannot take more now: come back in ``retry_after`` seconds. Nothing was stored."""
+    """More cannot be taken now: come back in ``retry_after`` seconds. Sending again does no harm."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -62,17 +66,49 @@ class Store(Protocol):
     async def visitors(self, account: int) -> Sequence[int]:
         """The visitors that an account is tied to."""
 
-    async def forget(self, *, visitors: Sequence[int], account: int | None) -> Forgotten:
-        """Remove all of these visitors and of an account, and take no event of theirs again.
+    async def forget_visitor(self, visitor: int) -> Forgotten:
+        """Remove a visitor, and take no event of it again."""
 
-        Of visitors that are not named, the events that carry the account go, too.
+    async def forget_account(self, account: int, belonging: Belonging) -> Forgotten:
+        """Remove an account with what of its visitors ``belonging`` says, and take no event of them again.
+
+        A visitor that goes as a whole is not taken again either.
         """
 
     async def expire(self, before: int) -> int:
-        """Remove what is older than ``before`` (µs), and return how many events that were."""
+        """Remove events and links that were last seen before ``before`` (µs); return how many events."""
 
     async def check(self) -> None:
         """Raise if the store cannot be used now."""
 
     async def close(self) -> None:
         """Finish what was begun."""
+
+
+def sort_out(
+    visitor: int, events: Sequence[Stored], kept: dict[int, Stored], gone: Collection[int], most: int
+) -> tuple[list[Outcome], list[Stored]]:
+    """What becomes of a visitor's events.
+
+    Args:
+        kept: event → what is there already; the new ones are added.
+        gone: visitors and accounts that were forgotten.
+        most: events that a visitor may have.
+
+    Returns:
+        An outcome for each event, and the new ones.
+    """
+    outcomes: list[Outcome] = []
+    new = []
+    for event in events:
+        if visitor in gone or event.account in gone:
+            outcomes.append("forgotten")
+        elif event.event in kept:
+            outcomes.append("duplicate")
+        elif len(kept) >= most:
+            outcomes.append("too many")
+        else:
+            outcomes.append("accepted")
+            kept[event.event] = event
+            new.append(event)
+    return outcomes, new

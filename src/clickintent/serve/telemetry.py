@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as PlainCounter
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -33,6 +34,10 @@ class Telemetry:
         )
         self._registry.register(_OfService(service))
 
+    def watch(self, failures: PlainCounter[str]) -> None:
+        """Tell of failures in the background, too: name → how many."""
+        self._registry.register(_OfBackground(failures))
+
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
@@ -40,6 +45,19 @@ class Telemetry:
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self._registry)
+
+
+class _OfBackground(Collector):
+    def __init__(self, failures: PlainCounter[str]) -> None:
+        self._failures = failures
+
+    def collect(self) -> Iterable[Metric]:
+        found = CounterMetricFamily(
+            "clickintent_background_failures", "Failed work in the background.", labels=["work"]
+        )
+        for name, n in self._failures.items():
+            found.add_metric([name], n)
+        yield found
 
 
 class _OfService(Collector):

@@ -34,7 +34,10 @@ class Intent(Struct):
 
 
 class Versions(Struct):
+    """What made the answer. The student's is a hash of its file; the taxonomy's tells of the names."""
+
     encoder: str
+    student: str
     taxonomy: int
 
 
@@ -60,8 +63,11 @@ class SentEvent(Event, forbid_unknown_fields=True, kw_only=True):
     visitor_id: Identifier
     account_id: Identifier | None = None
     channel: Literal["web", "app"] = "web"
-    session_key: str | None = None  # the source's own session number, for sessions.boundary = "source"
-    sequence: Annotated[int, Meta(ge=-(2**53), le=2**53)] = 0  # decides among events of one time
+    session_key: Annotated[str, Meta(max_length=512)] | None = (
+        None  # the source's own session number, for sessions.boundary = "source"
+    )
+    #: Decides among events of one time; where it is not given, their order in the request does.
+    sequence: Annotated[int, Meta(ge=-(2**53), le=2**53)] | None = None
 
 
 class EventsRequest(Struct, forbid_unknown_fields=True):
@@ -93,6 +99,7 @@ class EventsAnswer(Struct):
         LiveSession
     ]  # one per visitor of the request who has a session on the channel that is scored
     versions: Versions
+    scored: bool = True  # false: too busy to score; everything else is as it says
 
 
 class IdentifyRequest(Struct, forbid_unknown_fields=True):
@@ -100,6 +107,7 @@ class IdentifyRequest(Struct, forbid_unknown_fields=True):
 
     visitor_id: Identifier
     account_id: Identifier
+    consent: Annotated[str, Meta(max_length=128)] | None = None  # as of an event
 
 
 class IdentifyAnswer(Struct):

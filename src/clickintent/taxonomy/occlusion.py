@@ -6,28 +6,27 @@ a session can be scored without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from clickintent.encoder.single import Event
 
-#: Sessions as Python objects → (n, k) probabilities.
-Score = Callable[[Sequence[Sequence[Event]]], np.ndarray]
+
+def variants(events: Sequence[Event]) -> list[list[Event]]:
+    """A session of n events (see ``SessionEncoder.embed_one``) without each of them in turn: n sessions."""
+    return [[*events[:i], *events[i + 1 :]] for i in range(len(events))]
 
 
-def supports(events: Sequence[Event], intent: int, score: Score) -> np.ndarray:
-    """What share of an intent's probability each event carries: (n,) from -∞ to 1; above 0 supports it.
+def shares(whole: np.ndarray, without: np.ndarray) -> np.ndarray:
+    """What share of each intent's probability rests on each event: (n, k) up to 1; above 0 supports it.
 
     1 − p(without the event) / p(with all). Events that say the same share what they say between them: without
-    one, the others are still there. A session of one event rests on it: 1.
+    one, the others are still there.
 
     Args:
-        intent: column of what ``score`` returns.
+        whole: (k,) probabilities of the session.
+        without: (n, k) of its ``variants``.
     """
-    if len(events) < 2:
-        return np.ones(len(events), np.float32)
-    without = [[*events[:i], *events[i + 1 :]] for i in range(len(events))]
-    probabilities = score([events, *without])[:, intent].astype(np.float64)
-    found: np.ndarray = (1.0 - probabilities[1:] / max(probabilities[0], 1e-12)).astype(np.float32)
+    found: np.ndarray = 1.0 - without / np.maximum(whole, 1e-12)
     return found
