@@ -584,7 +584,7 @@ def test_damaged_students_are_refused(student: IntentLabeler, tmp_path: Path) ->
         ("student.safetensors", lambda b: b[: len(b) // 2]),
         ("student.json", lambda b: b[:20]),
         ("student.json", lambda b: b.replace(b'"c"', b'"c", "d"', 1)),
-        ("student.json", lambda b: b.replace(b'"format": 2', b'"format": 9')),
+        ("student.json", lambda b: b.replace(b'"format": 3', b'"format": 9')),
     ):
         student.save(tmp_path / "student")
         path = tmp_path / "student" / name

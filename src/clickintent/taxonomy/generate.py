@@ -55,11 +55,13 @@ def generate(
         for number, batch in enumerate(batches):
             sessions, before = as_data(batch), described(board.intents())
             if not board.entries:
-                user = prompt("generate", prompts, limit=wide, sessions=sessions)
+                user = prompt("generate", prompts, limit=wide, final=config.intents, sessions=sessions)
                 drafted = model.complete(system, user, Draft)
                 board.apply(Revision(intents=_new(drafted), merges=[], remove=[]), batch)
             else:
-                user = prompt("update", prompts, limit=wide, sessions=sessions, taxonomy=before)
+                user = prompt(
+                    "update", prompts, limit=wide, final=config.intents, sessions=sessions, taxonomy=before
+                )
                 board.apply(model.complete(system, user, Revision), batch)
                 quiet = quiet + 1 if described(board.intents()) == before else 0
             advance(number + 1, f"({len(board.entries)} intents)")
@@ -106,7 +108,7 @@ def described(intents: Sequence[Intent], support: Sequence[int] | None = None) -
             line += f" Includes: {'; '.join(intent.includes)}."
         if intent.excludes:
             line += f" Excludes: {'; '.join(intent.excludes)}."
-        lines.append(line + (f" ({support[n]} sessions)" if support else ""))
+        lines.append(line + (f" ({support[n]})" if support else ""))
     return "\n".join(lines)
 
 
