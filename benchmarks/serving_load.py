@@ -8,8 +8,8 @@ there.
 
 BODIES: a file with one JSON body a line, sent in turn; in it, ``@N`` becomes the number of the request (from
 ``--first``), ``@V`` an eighth of that (a visitor who does eight things), ``@T`` the time in µs.
-Prints a JSON object: ``latencies_ms``, ``statuses``, ``seconds``, ``answered`` (numbers of the requests that
-were answered with 200, with ``--answered``).
+Prints a JSON object: ``latencies_ms``, ``statuses``, ``seconds``, ``sent`` (how many), ``answered`` (numbers
+of the requests that were answered with 200, with ``--answered``).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Load:
             "seconds": time.perf_counter() - started,
             "latencies_ms": [round(1000 * value, 3) for value in self.latencies],
             "statuses": dict(self.statuses),
+            "sent": self.next,
             "answered": self.answered if options.answered else [],
         }
 
@@ -72,8 +73,10 @@ class Load:
                 writer.write(head.encode() + body)
                 answer = await reader.readuntil(b"\r\n\r\n")
                 length = answer.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]
-                await reader.readexactly(int(length))
+                body = await reader.readexactly(int(length))
                 status = answer[9:12].decode()
+                if status == "200" and self.options.expect.encode() not in body:
+                    status = "200 without it"
                 self.latencies.append(time.perf_counter() - at)
                 self.statuses[status] += 1
                 if status == "200" and self.options.answered:
@@ -107,6 +110,7 @@ def main() -> None:
     parser.add_argument("rate", type=float, nargs="?", default=0.0)
     parser.add_argument("--most", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--expect", default="", help="what an answer of 200 must hold")
     parser.add_argument("--answered", action="store_true")
     json.dump(uvloop.run(Load(parser.parse_args()).run()), sys.stdout)
 

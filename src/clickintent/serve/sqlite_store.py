@@ -37,9 +37,10 @@ from clickintent.serve.state import (
 _FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY,  -- as they came: what is written together stands together
     visitor INTEGER NOT NULL, event INTEGER NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (visitor, event)
-) WITHOUT ROWID;
+    UNIQUE (visitor, event)
+);
 CREATE INDEX IF NOT EXISTS events_by_ts ON events (ts);
 CREATE TABLE IF NOT EXISTS links (
     account INTEGER NOT NULL, visitor INTEGER NOT NULL, known_at INTEGER NOT NULL, last_at INTEGER NOT NULL,
@@ -195,7 +196,7 @@ class SqliteStore:
         while not self._ending.wait(_TIDY_SECONDS):
             with suppress(sqlite3.Error):  # the next time will do
                 if self._checkpoint("PASSIVE") > _LOG_PAGES:
-                    self._checkpoint("TRUNCATE")
+                    self._checkpoint("RESTART")
 
     def _checkpoint(self, how: str) -> int:
         """Carry the log into the file, and return how many pages it has.
@@ -275,7 +276,8 @@ def _append(connection: sqlite3.Connection, events: Sequence[Stored], most: int)
         outcomes.update(zip(places, found, strict=True))
         visitors[visitor] = list(kept.values())
         connection.executemany(
-            "INSERT INTO events VALUES (?, ?, ?, ?)", [(e.visitor, e.event, e.ts, _encode(e)) for e in new]
+            "INSERT INTO events (visitor, event, ts, body) VALUES (?, ?, ?, ?)",
+            [(e.visitor, e.event, e.ts, _encode(e)) for e in new],
         )
         for event in new:
             if event.account is not None:
@@ -334,8 +336,8 @@ def _forget_account(connection: sqlite3.Connection, account: int, belonging: Bel
 
 
 def _expire(connection: sqlite3.Connection, before: int) -> int:
-    query = "SELECT visitor, event FROM events WHERE ts < ? ORDER BY ts LIMIT ?"
+    query = "SELECT id FROM events WHERE ts < ? ORDER BY ts LIMIT ?"
     old = connection.execute(query, (before, _EXPIRED_AT_ONCE)).fetchall()
-    connection.executemany("DELETE FROM events WHERE visitor = ? AND event = ?", old)
+    connection.executemany("DELETE FROM events WHERE id = ?", old)
     connection.execute("DELETE FROM links WHERE last_at < ?", (before,))
     return len(old)
