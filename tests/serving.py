@@ -65,7 +65,7 @@ def ready(folder: Path, *, sessions: int = 1500, **sections: Any) -> Config:
     )
     settings: dict[str, Any] = {
         "privacy": PrivacyConfig(allow_query=("type",), search_query=("q",)),
-        "encoder": EncoderConfig(epochs=2),
+        "encoder": EncoderConfig(epochs=1),
         "taxonomy": TaxonomyConfig(intents=12),
         "student": StudentConfig(epochs=4, learning_curve=False),
         "serve": ServeConfig(late_hours=24 * 400, keep_days=400),
