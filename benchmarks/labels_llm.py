@@ -7,6 +7,7 @@ simulator's tables: nobody who only sees the sessions can agree more with the tr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.optimize import minimize
 
 from clickintent.config import StudentConfig
 from clickintent.taxonomy import IntentLabeler, Taxonomy, annotate, draft, soft_targets
+from clickintent.taxonomy.calibration import best_of_session, calibrated, summary
+from clickintent.taxonomy.distill import split
 from clickintent.taxonomy.sample import cluster
+from clickintent.taxonomy.student import logits
 from labels_data import IDS, LabelData
 from labels_quality import agreement
 
-_HALVES = 200
+_HALVES, _SAID = 200, 0.2
 _ANSWERED = ("labelled", "none_of_these")
 
 
@@ -73,7 +78,46 @@ def of_llm(data: LabelData, workspace: Path) -> dict[str, Any]:
         "ideal reader": data.readers["reader"][test].argmax(axis=1),
     }
     found["after_the_split"] = _judged(groups, data.main[test], data.seed)
+    found["calibration"] = _calibrations(data.embeddings[rows], targets, taxonomy.intent_ids)
     return found
+
+
+def _calibrations(embeddings: np.ndarray, targets: np.ndarray, ids: tuple[str, ...]) -> dict[str, Any]:
+    """Students of the labels, calibrated in three ways: labels of 0.2 and more that a session gets, and the
+    calibration error of the best intent of each session and of all pairs; means over five splits.
+    """
+    gathered: dict[str, list[dict[str, float]]] = {}
+    for seed in range(1, 6):
+        student = IntentLabeler(StudentConfig(learning_curve=False), seed=seed).fit(embeddings, targets, ids)
+        rows = split(len(embeddings), seed)
+        held, raw = (logits(student.arrays, embeddings[part]) for part in (rows.choose, rows.test))
+        best = best_of_session(held, targets[rows.choose])
+        ways = {
+            "none": raw,
+            "one line, of the best intents": _line(*best)(raw),
+            "beta, of all intents (default)": calibrated(raw, student.arrays["calibration"]),
+        }
+        for name, found in ways.items():
+            probability, truth = 1 / (1 + np.exp(-found)), targets[rows.test]
+            error = summary(probability, truth)
+            many = {"labels": float((probability >= _SAID).sum(axis=1).mean())}
+            gathered.setdefault(name, []).append({**many, "ece": error["ece"], "ece_all": error["ece_all"]})
+    means = {
+        name: {key: float(np.mean([one[key] for one in some])) for key in some[0]}
+        for name, some in gathered.items()
+    }
+    return {"labels of the teacher": float((targets >= _SAID).sum(axis=1).mean()), **means}
+
+
+def _line(logit: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Platt's slope and shift, by cross-entropy."""
+
+    def loss(numbers: np.ndarray) -> float:
+        z = logit.astype(np.float64) * np.exp(numbers[0]) + numbers[1]
+        return float(np.mean(np.logaddexp(0.0, z) - target * z))
+
+    slope, shift = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-1.6, 1.6), (-2.0, 2.0)]).x
+    return lambda z: z * np.exp(slope) + shift
 
 
 def _best(confidence: np.ndarray) -> np.ndarray:

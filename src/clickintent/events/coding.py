@@ -56,6 +56,14 @@ class Keys:
         digest = hmac.digest(self.identifiers, value.encode(errors="surrogatepass"), "sha256")
         return int.from_bytes(digest[:8], "big", signed=True)
 
+    def given(self, id_: str) -> list[int]:
+        """The codes that a visitor or account id may have: of a raw one, and of one as the tables show it."""
+        id_ = id_.strip()
+        codes = [self.identifier(id_)]
+        if len(id_) == 16 and set(id_) <= set("0123456789abcdef"):
+            codes.append(int.from_bytes(bytes.fromhex(id_), "big", signed=True))
+        return codes
+
     def value(self, value: str) -> int:
         """The code of any other string."""
         text = value.encode(errors="surrogatepass")

@@ -80,7 +80,7 @@ def forget(config: Config, *, visitor: str | None = None, account: str | None = 
     if manifest.key != keys.check:
         raise WorkspaceError(f"{out} was made with another key than the one in {config.privacy.key_env}.")
     given = (visitor if visitor is not None else str(account)).strip()
-    codes = _codes(keys, given)
+    codes = keys.given(given)
     shown = [given, *coding.hexadecimal(np.array(codes)).to_pylist()]
     made = out / MADE
     shutil.rmtree(made, ignore_errors=True)
@@ -149,14 +149,6 @@ def _forget(
         [name for name in _LEARNED if (out / name).exists()],
         manifest.metrics,
     )
-
-
-def _codes(keys: coding.Keys, given: str) -> list[int]:
-    """The codes that an id may have: of the raw id, or the one that the tables show."""
-    codes = [keys.identifier(given)]
-    if len(given) == 16 and set(given) <= set("0123456789abcdef"):
-        codes.append(int.from_bytes(bytes.fromhex(given), "big", signed=True))
-    return codes
 
 
 def _theirs(

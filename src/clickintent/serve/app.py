@@ -7,7 +7,6 @@ Starlette and msgspec: of three frameworks measured, the one that takes least of
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import re
 import time
@@ -78,7 +77,7 @@ class Context:
     keys: Sequence[ApiKey]
     #: Whether a key must be given. Decided when the service starts: a key that is revoked opens nothing.
     is_closed: bool
-    failures: Counter[str] = field(default_factory=Counter)  # of work in the background, by its name
+    failures: Counter[str]  # of work in the background, by its name
     #: key name → (tokens left, when they were counted)
     buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -114,13 +113,10 @@ def create_app(
             raise
         scorer = Scorer(loaded, config.serve.max_waiting)
         service = Service(config, loaded, store, scorer, clock)
-        context = Context(config, service, Telemetry(service), keys, is_closed=bool(keys))
-        context.telemetry.watch(context.failures)
+        failures: Counter[str] = Counter()
+        telemetry = Telemetry(service, failures)
+        context = Context(config, service, telemetry, keys, bool(keys), failures)
         app.state.context = context
-        # What is there now stays: the collector need not look through it again and again, which stops
-        # everything for some hundred milliseconds.
-        gc.collect()
-        gc.freeze()
         often = config.serve.reload_seconds
         tasks = [
             asyncio.create_task(_again(context, "model", often, loaded.look)),

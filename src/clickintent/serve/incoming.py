@@ -132,8 +132,7 @@ class Gate:
         Args:
             latest: a ``ts`` after it is in the future.
         """
-        agreed = something(event.consent) if event.consent is not None else None
-        if not self._agrees(agreed):
+        if not self.agrees(event.consent):
             return clean.NO_CONSENT
         if event.ts < clean.EARLIEST:
             return clean.EARLY_TS
@@ -151,9 +150,7 @@ class Gate:
 
     def agrees(self, consent: str | None) -> bool:
         """Whether what was said of consent, if anything, allows to keep what comes with it."""
-        return self._agrees(something(consent))
-
-    def _agrees(self, said: str | None) -> bool:
+        said = something(consent)
         return not self._config.require_consent if said is None else said.lower() in self._consent
 
     def visitor(self, raw: str) -> int | None:

@@ -33,6 +33,11 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     text: str | None
 
 
+#: A stored event as bytes, and back.
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Stored).decode
+
+
 @dataclass(frozen=True)
 class Session:
     """A session of at least one event, in the order of time."""

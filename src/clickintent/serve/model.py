@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,11 +153,11 @@ class Models:
                     self._shadow_refused = stamp
                     say(f"the shadow's new model cannot be used, its old one stays: {error}")
 
-    async def reload(self, load: Callable[[Config], Model] = load_model) -> None:
+    async def reload(self) -> None:
         """Load the workspace's artifacts; where that fails, the model in use stays."""
         stamp = await asyncio.to_thread(stamp_of, self._config.workspace)
         try:
-            self.current = await asyncio.to_thread(load, self._config)
+            self.current = await asyncio.to_thread(load_model, self._config)
         except ClickintentError as error:
             self.failures += 1
             self.problem, self._refused = str(error), stamp

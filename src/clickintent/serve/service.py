@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +45,6 @@ LATE = "too late: older than serve.late_hours"
 NO_ID = "visitor_id or event_id says nothing"
 TOO_MANY = "more events than serve.max_events_per_visitor"
 
-_IN_TABLES = re.compile(r"[0-9a-f]{16}")
 _SECOND, _DAY = 1_000_000, 86_400_000_000
 _INTENTS, _SESSIONS, _EVENTS = 3, 2, 3  # of an account: intents, sessions that show one, events in a session
 _SESSIONS_AT_MOST, _VISITORS_AT_MOST = 200, 100  # of an account, that are looked at
@@ -119,7 +117,7 @@ class Service:
         """Keep events, and score the sessions that their visitors are in.
 
         Raises:
-            BusyError: if the store cannot take them; nothing is kept.
+            BusyError: if the store cannot take them (all); sending them again does no harm.
         """
         model, now = self.models.current, self.clock()
         latest = now + round(self.config.serve.future_minutes * 60 * _SECOND)
@@ -308,12 +306,9 @@ class Service:
         """Remove what is older than ``serve.keep_days``."""
         return await self.store.expire(self.clock() - round(self.config.serve.keep_days * _DAY))
 
-    def _codes(self, raw: str) -> set[int]:
-        """The code of an id, raw or as it stands in the tables of batch."""
-        codes = {self._code(raw, "id")}
-        if _IN_TABLES.fullmatch(raw.strip()):
-            codes.add(int.from_bytes(bytes.fromhex(raw.strip()), "big", signed=True))
-        return codes
+    def _codes(self, raw: str) -> list[int]:
+        self._code(raw, "id")
+        return self.models.current.gate.keys.given(raw)
 
     def _code(self, raw: str, where: str) -> int:
         code = self.models.current.gate.visitor(raw)

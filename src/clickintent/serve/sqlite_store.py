@@ -20,10 +20,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from clickintent.errors import WorkspaceError
-from clickintent.serve.live import Stored
+from clickintent.serve.live import Stored, decode, encode
 from clickintent.serve.state import (
     Appended,
     Belonging,
@@ -66,8 +64,6 @@ _ATTEMPTS = 50  # to empty the log
 
 _T = TypeVar("_T")
 _Work = Callable[[sqlite3.Connection], Any]
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Stored).decode
 
 
 class SqliteStore:
@@ -277,7 +273,7 @@ def _append(connection: sqlite3.Connection, events: Sequence[Stored], most: int)
         visitors[visitor] = list(kept.values())
         connection.executemany(
             "INSERT INTO events (visitor, event, ts, body) VALUES (?, ?, ?, ?)",
-            [(e.visitor, e.event, e.ts, _encode(e)) for e in new],
+            [(e.visitor, e.event, e.ts, encode(e)) for e in new],
         )
         for event in new:
             if event.account is not None:
@@ -287,7 +283,7 @@ def _append(connection: sqlite3.Connection, events: Sequence[Stored], most: int)
 
 def _events(connection: sqlite3.Connection, visitor: int) -> list[Stored]:
     found = connection.execute("SELECT body FROM events WHERE visitor = ?", (visitor,))
-    return [_decode(body) for (body,) in found]
+    return [decode(body) for (body,) in found]
 
 
 def _accounts(connection: sqlite3.Connection, visitor: int) -> dict[int, int]:

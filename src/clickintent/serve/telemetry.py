@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter as PlainCounter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,7 +16,11 @@ _BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0
 class Telemetry:
     """Counts of requests, and what the service counts itself."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, failures: Mapping[str, int]) -> None:
+        """
+        Args:
+            failures: of work in the background, by its name.
+        """
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = Counter(
             "clickintent_requests",
@@ -32,11 +35,7 @@ class Telemetry:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._registry.register(_OfService(service))
-
-    def watch(self, failures: PlainCounter[str]) -> None:
-        """Tell of failures in the background, too: name → how many."""
-        self._registry.register(_OfBackground(failures))
+        self._registry.register(_OfService(service, failures))
 
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
@@ -47,22 +46,9 @@ class Telemetry:
         return generate_latest(self._registry)
 
 
-class _OfBackground(Collector):
-    def __init__(self, failures: PlainCounter[str]) -> None:
-        self._failures = failures
-
-    def collect(self) -> Iterable[Metric]:
-        found = CounterMetricFamily(
-            "clickintent_background_failures", "Failed work in the background.", labels=["work"]
-        )
-        for name, n in self._failures.items():
-            found.add_metric([name], n)
-        yield found
-
-
 class _OfService(Collector):
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, failures: Mapping[str, int]) -> None:
+        self._service, self._failures = service, failures
 
     def collect(self) -> Iterable[Metric]:
         service = self._service
@@ -77,6 +63,12 @@ class _OfService(Collector):
         for reason, n in service.reasons.items():
             refused.add_metric([reason], n)
         yield refused
+        background = CounterMetricFamily(
+            "clickintent_background_failures", "Failed work in the background.", labels=["work"]
+        )
+        for name, n in self._failures.items():
+            background.add_metric([name], n)
+        yield background
         yield GaugeMetricFamily(
             "clickintent_waiting_sessions", "Sessions that wait to be scored.", service.scorer.waiting
         )

@@ -36,9 +36,8 @@ def fit(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The (a, b, c) of ``calibrated`` that fit the targets best (cross-entropy).
 
     Half of the weight is on the best intent of each session, which is what is acted on, the rest on all
-    others. One line for both, fitted to all, believed the best too little (SimBank: calibration error 0.019
-    instead of 0.011); fitted to the best alone, from few labels of a language model, it gave a session three
-    labels instead of 1.6.
+    others. A line fitted to the best alone gave a session two times its labels, learned from few labels of a
+    language model (``benchmarks/labels_llm.py``).
 
     Args:
         logits: (n, k). targets: (n, k) in [0, 1].
