@@ -1,0 +1,162 @@
+// Where the page's data comes from: files under data/, and the service's API where there is one.
+
+import type { Drift, IntentDetail, NewDecision, Overview, Pages, Review, Session } from "./data";
+
+/** Whether the page comes from `clickintent serve`, and not from a folder of files. */
+export const isServed = document.querySelector<HTMLMetaElement>('meta[name="clickintent-service"]')?.content === "v1";
+
+/** What went wrong, in words for whoever looks at the page. */
+export class LoadError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly field: string | null = null,
+  ) {
+    super(message);
+  }
+}
+
+const KEY = "clickintent-key"; // in sessionStorage: forgotten with the tab
+
+export const key = {
+  get: () => sessionStorage.getItem(KEY) ?? "",
+  set: (value: string) => sessionStorage.setItem(KEY, value),
+};
+
+async function request(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  if (isServed && key.get()) headers.set("Authorization", `Bearer ${key.get()}`);
+  let response: Response;
+  try {
+    response = await fetch(path, { ...init, headers });
+  } catch {
+    throw new LoadError("The server does not answer. Is it still running?", 0);
+  }
+  if (response.ok) return response;
+  const problem: { message?: string; field?: string } = await response.json().catch(() => ({}));
+  throw new LoadError(
+    problem.message ?? `${path}: ${response.status} ${response.statusText}`,
+    response.status,
+    problem.field,
+  );
+}
+
+const kept = new Map<string, Promise<unknown>>();
+
+/** A JSON file, fetched once. */
+function json<T>(path: string): Promise<T> {
+  let found = kept.get(path) as Promise<T> | undefined;
+  if (!found) {
+    found = request(path).then((response) => response.json() as Promise<T>);
+    found.catch(() => kept.delete(path)); // so that it is tried again
+    kept.set(path, found);
+  }
+  return found;
+}
+
+/** A file that need not be there. */
+async function maybe<T>(path: string): Promise<T | null> {
+  try {
+    return await json<T>(path);
+  } catch (error) {
+    if (error instanceof LoadError && error.status === 404) return null;
+    throw error;
+  }
+}
+
+export const overview = () => json<Overview>("data/overview.json");
+export const pages = () => json<Pages>("data/pages.json");
+export const intent = (id: string) => json<IntentDetail>(`data/intents/${id}.json`);
+export const drift = () => maybe<Drift>("data/drift.json");
+
+/** Session `i` of the map. */
+export async function session(about: Overview, i: number): Promise<Session> {
+  const shard = await json<Session[]>(`data/sessions/${Math.floor(i / about.shard)}.json`);
+  const found = shard[i % about.shard];
+  if (!found) throw new LoadError(`There is no session number ${i}.`, 404);
+  return found;
+}
+
+export function review(): Promise<Review> {
+  return isServed
+    ? request("v1/taxonomy/review").then((response) => response.json() as Promise<Review>)
+    : json<Review>("data/review.json");
+}
+
+export async function decide(decision: NewDecision): Promise<Review> {
+  const response = await request("v1/taxonomy/decisions", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(decision),
+  });
+  return (await response.json()) as Review;
+}
+
+/** The columns of points.bin. */
+export interface Points {
+  n: number;
+  x: Float32Array<ArrayBuffer>;
+  y: Float32Array<ArrayBuffer>;
+  intent: Uint16Array;
+  confidence: Uint8Array;
+  outcome: Uint8Array;
+  linked: Uint8Array;
+  start: Uint32Array;
+  events: Uint8Array;
+}
+
+let columns: Promise<Points> | null = null;
+
+export function points(about: Overview): Promise<Points> {
+  columns ??= request("data/points.bin")
+    .then((response) => response.arrayBuffer())
+    .then((buffer) => decode(about, buffer));
+  columns.catch(() => (columns = null));
+  return columns;
+}
+
+function decode({ points: { n, columns } }: Overview, buffer: ArrayBuffer): Points {
+  const { x, y, intent, confidence, outcome, linked, start, events } = columns;
+  return {
+    n,
+    x: new Float32Array(buffer, x.offset, n),
+    y: new Float32Array(buffer, y.offset, n),
+    intent: new Uint16Array(buffer, intent.offset, n),
+    confidence: new Uint8Array(buffer, confidence.offset, n),
+    outcome: new Uint8Array(buffer, outcome.offset, n),
+    linked: new Uint8Array(buffer, linked.offset, n),
+    start: new Uint32Array(buffer, start.offset, n),
+    events: new Uint8Array(buffer, events.offset, n),
+  };
+}
+
+let rows: Promise<Int8Array> | null = null;
+
+function vectors(): Promise<Int8Array> {
+  rows ??= request("data/vectors.bin")
+    .then((response) => response.arrayBuffer())
+    .then((buffer) => new Int8Array(buffer));
+  rows.catch(() => (rows = null));
+  return rows;
+}
+
+/** The sessions most like session `i` (cosine of the embeddings, quantised), with their similarity. */
+export async function nearest(about: Overview, i: number, count: number): Promise<[number, number][]> {
+  const { n, vectors: stored } = about.points;
+  if (!stored) return [];
+  const all = await vectors();
+  const { dim } = stored;
+  const mine = all.subarray(i * dim, (i + 1) * dim);
+  const best: [number, number][] = [];
+  for (let j = 0; j < n; j++) {
+    if (j === i) continue;
+    let dot = 0;
+    for (let d = 0, at = j * dim; d < dim; d++, at++) dot += mine[d]! * all[at]!;
+    if (best.length < count || dot > best[count - 1]![1]) {
+      best.push([j, dot]);
+      best.sort((a, b) => b[1] - a[1]);
+      if (best.length > count) best.pop();
+    }
+  }
+  return best.map(([j, dot]) => [j, Math.min(dot / (127 * 127), 1)]);
+}
