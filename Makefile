@@ -1,5 +1,7 @@
 # make demo    a simulated bank, end to end: the report is runs/demo/report.html
-# make test    everything that CI checks
+# make test    what CI checks: style, types, tests
+# make audit   and this: licences and known vulnerabilities of all that is pinned
+# make explorer    the page of the explorer, from explorer/ (needs Node 20.19+; what it builds is committed)
 # make bench NAME=simbank    one benchmark
 # Needs Python 3.11+ with venv, and nothing else; both make the environment in .venv first.
 
@@ -8,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types bench format clean
+.PHONY: demo test lint types audit explorer bench format clean
 
 demo: $(READY)
 	$(BIN)/clickintent demo --workspace runs/demo
@@ -22,6 +24,12 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+audit: $(READY)
+	$(BIN)/python tools/audit.py
+
+explorer:
+	cd explorer && npm ci --no-audit --no-fund && npm run build
 
 bench: $(READY)
 	$(BIN)/python benchmarks/$(NAME).py

@@ -69,7 +69,8 @@ class Load:
                 number = self.next
                 self.next += 1
                 body = self.body(number)
-                head = f"POST {self.options.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+                head = f"POST {self.options.path} HTTP/1.1\r\nHost: localhost\r\n"
+                head += f"Content-Length: {len(body)}\r\n\r\n"
                 writer.write(head.encode() + body)
                 answer = await reader.readuntil(b"\r\n\r\n")
                 length = answer.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]

@@ -21,11 +21,13 @@ from clickintent import pipeline
 from clickintent.config import Config, StudentConfig
 from clickintent.errors import ArtifactError, ConfigError, WorkspaceError
 from clickintent.serve import api_keys
-from clickintent.serve.app import check_exposure, create_app
+from clickintent.serve.app import create_app
+from clickintent.serve.door import check_exposure
 from clickintent.serve.incoming import Published
 from clickintent.serve.model import Model, Models, load_model
 from clickintent.serve.scorer import Scorer
 from clickintent.serve.state import BusyError
+from serving import client_of
 
 Served = tuple[Config, list[dict[str, Any]]]
 NOW = 1_780_000_000_000_000
@@ -64,7 +66,7 @@ def config(served: Served, tmp_path: Path) -> Config:
 
 @pytest.fixture
 def client(config: Config) -> Iterator[TestClient]:
-    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
         yield client
 
 
@@ -178,7 +180,7 @@ def test_what_cannot_be_used_is_told_and_the_counts_add_up(client: TestClient) -
 
 def test_a_visitor_who_sends_too_much_is_no_person(served: Served, tmp_path: Path) -> None:
     config = changed(served[0], tmp_path, late_hours=24, max_events_per_visitor=3)
-    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
         found = client.post("/v1/events", json={"events": [event(i) for i in range(5)]}).json()
         assert (found["accepted"], len(found["refused"])) == (3, 2)
 
@@ -280,7 +282,7 @@ def test_whom_batch_has_forgotten_is_refused(config: Config, served: Served) -> 
     code = gate.visitor(row["visitor_id"])
     manifest = config.workspace / ".ingest" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "forgotten": [code]}))
-    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
         found = client.post("/v1/events", json={"events": [event(0, row["visitor_id"])]}).json()
         assert [one["reason"] for one in found["refused"]] == ["of a person who was forgotten"]
         body = {"visitor_id": row["visitor_id"], "account_id": "x"}
@@ -300,7 +302,7 @@ def test_what_is_stored_is_not_refused_when_scoring_is_busy(
         raise BusyError("busy")
 
     monkeypatch.setattr(Scorer, "score", busy)
-    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
         found = client.post("/v1/events", json={"events": [event(0)]}).json()
         assert (found["accepted"], found["sessions"], found["scored"]) == (1, [], False)
         answer = client.post("/v1/score", json={"events": [{"ts": NOW, "event_type": "x", "page": "/"}]})
@@ -309,10 +311,10 @@ def test_what_is_stored_is_not_refused_when_scoring_is_busy(
 
 def test_what_is_old_goes(config: Config) -> None:
     now = [NOW]
-    with TestClient(create_app(config, clock=lambda: now[0])) as client:
+    with client_of(create_app(config, clock=lambda: now[0])) as client:
         client.post("/v1/events", json={"events": [event(0, account_id="me")]})
     now[0] += 31 * 24 * 60 * MINUTE
-    with TestClient(create_app(config, clock=lambda: now[0])) as client:
+    with client_of(create_app(config, clock=lambda: now[0])) as client:
         for _ in range(100):
             if client.get("/v1/accounts/me/intent").status_code == 404:
                 break
@@ -365,7 +367,7 @@ def test_keys_open_what_their_scopes_say(config: Config) -> None:
     raw = (config.workspace / "serve" / "keys.json").read_text()
     assert not any(secret in raw for secret in secrets.values())
     body = {"events": [{"ts": NOW, "event_type": "x", "page": "/"}]}
-    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
 
         def status(method: str, path: str, key: str | None, json: Any = None) -> int:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -388,7 +390,7 @@ def test_revoking_the_last_key_opens_nothing(config: Config) -> None:
     secret = api_keys.add(config.workspace, "only", ["admin"])
     config = config.model_copy(update={"serve": config.serve.model_copy(update={"reload_seconds": 0.02})})
     headers = {"Authorization": f"Bearer {secret}"}
-    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
         assert client.get("/v1/taxonomy", headers=headers).status_code == 200
         api_keys.revoke(config.workspace, "only")
         for _ in range(200):
@@ -424,7 +426,7 @@ def test_without_keys_it_listens_on_this_machine_alone(tmp_path: Path) -> None:
 
 def test_too_many_requests_are_told_when_to_come_back(served: Served, tmp_path: Path) -> None:
     config = changed(served[0], tmp_path, requests_per_second=2)
-    with TestClient(create_app(config, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
         answers = [client.get("/v1/taxonomy") for _ in range(5)]
     assert [answer.status_code for answer in answers[:2]] == [200, 200]
     assert answers[-1].status_code == 429
@@ -461,7 +463,7 @@ def test_a_new_model_is_taken_up_and_a_broken_one_is_not(config: Config) -> None
             time.sleep(0.01)
         pytest.fail("it did not happen")
 
-    with TestClient(create_app(config, models=models, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, models=models, clock=lambda: NOW)) as client:
         before = client.post("/v1/score", json=body).json()["intents"]
         longer = config.model_copy(update={"student": StudentConfig(epochs=8, learning_curve=False)})
         pipeline.distill(longer)
@@ -474,6 +476,41 @@ def test_a_new_model_is_taken_up_and_a_broken_one_is_not(config: Config) -> None
         assert "clickintent_model_reload_failures_total 1.0" in client.get("/metrics").text
 
 
+def test_a_taxonomy_that_is_ahead_of_the_student_is_served(config: Config) -> None:
+    """Whoever reviews stops no scoring: the student answers what it knows, by the names of now."""
+    models = Models(config)
+    before = models.current
+    names = {intent.id: intent.name for intent in before.taxonomy.intents}
+    renamed, merged, split = before.intent_ids[:3]
+    parts = [{"name": "A part", "definition": "One."}, {"name": "Another part", "definition": "Two."}]
+    body = {"events": [{"ts": NOW, "event_type": "page_view", "page": "/mortgages"}], "intents": 100}
+    config = config.model_copy(update={"serve": config.serve.model_copy(update={"reload_seconds": 0.05})})
+    with client_of(create_app(config, models=models, clock=lambda: NOW)) as client:
+        for decision in (
+            {"action": "rename", "intent": renamed, "value": "Another name"},
+            {"action": "merge", "intent": merged, "value": renamed},
+            {"action": "split", "intent": split, "parts": parts},
+        ):
+            digest = client.get("/v1/taxonomy/review").json()["digest"]
+            made = client.post("/v1/taxonomy/decisions", json={"digest": digest, "by": "Kim", **decision})
+            assert made.status_code == 200
+        for _ in range(400):
+            found = client.post("/v1/score", json=body).json()
+            if models.current.taxonomy.retired[-1:] and models.current.taxonomy.retired[-1].id == split:
+                break
+            time.sleep(0.01)
+        found = client.post("/v1/score", json=body).json()
+        assert client.get("/v1/taxonomy").json()["version"] == 2
+        assert client.get("/readyz").json()["problem"] is None
+    assert found["versions"] == {
+        "encoder": before.encoder.version,
+        "student": before.student,
+        "taxonomy": 2,
+    }
+    assert {one["id"]: one["name"] for one in found["intents"]} == names | {renamed: "Another name"}
+    assert models.current.graph is before.graph  # only the names were read anew
+
+
 def test_a_shadow_scores_along_and_is_compared(served: Served, config: Config, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = changed(served[0], tmp_path / "other").model_copy(
@@ -481,7 +518,7 @@ def test_a_shadow_scores_along_and_is_compared(served: Served, config: Config, t
     )
     pipeline.distill(other)
     rows = served[1][:400]
-    with TestClient(create_app(config, shadow=other, clock=lambda: NOW)) as client:
+    with client_of(create_app(config, shadow=other, clock=lambda: NOW)) as client:
         for row in rows:
             body = {"events": [{"ts": row["ts"], "event_type": "page_view", "url": row["url"]}]}
             assert client.post("/v1/score", json=body).status_code == 200

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from clickintent.config import Config
 from clickintent.serve.app import create_app
-from serving import Server
+from serving import Server, client_of
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_requests_of_the_openapi_document(api: Any) -> None:
 
         check()
         tried += 1
-    assert tried == 9
+    assert tried == 11
 
 
 _json = st.recursive(
@@ -77,7 +77,7 @@ def client(served: tuple[Config, Any], tmp_path_factory: pytest.TempPathFactory)
     folder: Path = tmp_path_factory.mktemp("fuzz")
     shutil.copytree(served[0].workspace, folder / "w")
     config = served[0].model_copy(update={"workspace": folder / "w"})
-    with TestClient(create_app(config), raise_server_exceptions=True) as client:
+    with client_of(create_app(config)) as client:
         yield client
 
 

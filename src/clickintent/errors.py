@@ -5,7 +5,9 @@ ClickintentError
 ├── DataError              input that cannot be used at all
 │   ├── MissingColumnsError
 │   └── EmptyInputError
-├── WorkspaceError         a stage out of order, a folder in use or damaged
+├── WorkspaceError         a stage out of order, a folder damaged
+│   ├── InUseError         another process has the workspace open
+│   └── ChangedError       somebody else changed the taxonomy in the meantime
 ├── ArtifactError          a saved encoder, taxonomy or student that cannot be read
 ├── LanguageModelError     the configured LLM endpoint
 │   ├── AnswersNeededError requests were written to a file; the run goes on when they are answered
@@ -56,6 +58,14 @@ class EmptyInputError(DataError):
 
 class WorkspaceError(ClickintentError):
     """A stage was called out of order, or the workspace is in use or damaged."""
+
+
+class InUseError(WorkspaceError):
+    """Another process has the workspace open; it may be free in a moment."""
+
+
+class ChangedError(WorkspaceError):
+    """What was decided on is no longer what is there."""
 
 
 class ArtifactError(ClickintentError):

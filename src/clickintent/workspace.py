@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from clickintent.errors import WorkspaceError
+from clickintent.errors import InUseError, WorkspaceError
 from clickintent.progress import say
 
 Metrics = dict[str, Any]
@@ -245,7 +245,8 @@ def open_workspace(root: Path) -> Iterator[Workspace]:
     """Open a workspace for writing; only one process may at a time.
 
     Raises:
-        WorkspaceError: if another process has it open, or the path is not a folder.
+        InUseError: if another process has it open.
+        WorkspaceError: if the path is not a folder.
     """
     if root.exists() and not root.is_dir():
         raise WorkspaceError(f"{root} is a file; give a folder as the workspace.")
@@ -254,7 +255,7 @@ def open_workspace(root: Path) -> Iterator[Workspace]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise WorkspaceError(f"{root} is in use by another clickintent process.") from error
+            raise InUseError(f"{root} is in use by another clickintent process.") from error
         recover(root)
         leftovers = sorted(root.glob(f"**/{_TEMPORARY}-*"))  # of a process that was killed
         for leftover in leftovers:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from clickintent import schema
 from clickintent.config import Config
-from clickintent.errors import WorkspaceError
+from clickintent.errors import ChangedError, WorkspaceError
 from clickintent.pipeline.inputs import embeddings_of, needed
 from clickintent.progress import say
 from clickintent.taxonomy import (
@@ -69,27 +69,42 @@ def history(workspace: Workspace) -> list[Decision]:
 
 
 def current(workspace: Workspace, needed_by: str) -> Taxonomy:
-    """The taxonomy as it stands. What was changed by hand since becomes the next version first.
+    """The taxonomy as it stands. What was changed by hand since becomes the next version first, and a version
+    that a review was making is complete with this.
 
     Raises:
         WorkspaceError: if there is none.
         ArtifactError: if it is not valid, or gives an id anew that was retired.
     """
+    taxonomy, is_open = standing(workspace, needed_by)
+    if is_open:
+        taxonomy.save(archived(workspace, taxonomy.version))
+    return taxonomy
+
+
+def standing(workspace: Workspace, needed_by: str) -> tuple[Taxonomy, bool]:
+    """The taxonomy as it stands, and whether its version is still being made: a review began it, and nothing
+    used it since. What was changed by hand becomes the next version first.
+
+    Raises:
+        WorkspaceError, ArtifactError: as ``current``.
+    """
     path = needed(workspace, TAXONOMY, needed_by, "taxonomy draft")
     taxonomy = Taxonomy.load(path)
     last = latest(workspace)
     if last is not None and taxonomy.digest == last.digest and taxonomy.version == last.version:
-        return taxonomy
-    decisions = history(workspace)
-    reviewed = bool(decisions) and decisions[-1].digest == taxonomy.digest
-    if last is None or (reviewed and taxonomy.version == last.version + 1):
+        return taxonomy, False
+    if last is None:
         taxonomy.save(archived(workspace, taxonomy.version))
-        return taxonomy
+        return taxonomy, False
+    decisions = history(workspace)
+    if decisions and decisions[-1].digest == taxonomy.digest and taxonomy.version == last.version + 1:
+        return taxonomy, True
     edited = settle(last, taxonomy)
     keep(workspace, edited, decided(by=BY_HAND, action="edit", version=edited.version, digest=edited.digest))
     edited.save(archived(workspace, edited.version))
     say(f"  taxonomy.yaml was edited; it is version {edited.version} now")
-    return edited
+    return edited, False
 
 
 def keep(workspace: Workspace, taxonomy: Taxonomy, decision: Decision) -> None:
@@ -260,12 +275,12 @@ def unchanged(workspace: Workspace, seen: Taxonomy) -> None:
     """Check that nobody wrote the taxonomy since ``seen`` was read.
 
     Raises:
-        WorkspaceError: if somebody did.
+        ChangedError: if somebody did.
     """
     path = workspace.path(TAXONOMY)
     now = Taxonomy.load(path)
     if now != seen:  # signatures, too, which the digest leaves out
-        raise WorkspaceError(
+        raise ChangedError(
             f"{path} was changed while it was being reviewed. What was decided so far is kept; start "
             "the review again."
         )

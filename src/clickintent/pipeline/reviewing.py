@@ -15,12 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clickintent.config import Config
-from clickintent.errors import ConfigError
+from clickintent.errors import ChangedError, ConfigError
 from clickintent.pipeline import contract
-from clickintent.pipeline.inputs import before_outcome, model_sessions, rows_of
+from clickintent.pipeline.inputs import before_outcome, model_sessions, needed, rows_of
 from clickintent.taxonomy import Taxonomy, narrate, novelty, site_of
 from clickintent.taxonomy.history import decided
-from clickintent.taxonomy.review import Made, Walk
+from clickintent.taxonomy.novelty import Proposal
+from clickintent.taxonomy.review import Made, Walk, Wanted, seen
+from clickintent.taxonomy.review import decide as decide_on
 from clickintent.workspace import Workspace, open_workspace
 
 PROPOSALS = "proposals.yaml"
@@ -63,18 +65,7 @@ class Review:
                 self.walk.next_version()  # a nightly run may have labelled with what was decided so far
             made = self.walk.follow(line)
             if isinstance(made, Made):
-                decision = decided(
-                    by=self.walk.by,
-                    action=made.action,
-                    version=made.taxonomy.version,
-                    digest=made.taxonomy.digest,
-                    intent=made.intent,
-                    what=made.what,
-                    why=made.why,
-                )
-                contract.keep(workspace, made.taxonomy, decision)
-                if made.action in ("accept", "dismiss"):
-                    novelty.save(made.proposals, workspace.path(PROPOSALS))
+                _keep(workspace, made, self.walk.by)
             return made
 
     def finish(self) -> Taxonomy:
@@ -94,13 +85,38 @@ def review(config: Config, by: str, *, everything: bool = False) -> Review:
         ConfigError: if ``by`` is empty.
         WorkspaceError: if there is no taxonomy.
     """
-    by = " ".join(by.split())
-    if not by:
-        raise ConfigError("review needs the name of who reviews: --by NAME.")
+    by = _named(by)
     with open_workspace(config.workspace) as workspace:
         taxonomy = contract.current(workspace, "taxonomy review")
         walk = Walk(taxonomy, by, novelty.load(workspace.path(PROPOSALS)), everything)
         return Review(config, walk, *_labelled_sessions(workspace, config))
+
+
+def decide(config: Config, by: str, wanted: Wanted | None, digest: str) -> None:
+    """Make one decision, and keep it as a review does. None: sign the whole taxonomy.
+
+    All decisions after one another make one version, until something uses it: a stage, another review, or the
+    signature under the whole.
+
+    Args:
+        digest: of what was looked at (``taxonomy.review.seen``).
+
+    Raises:
+        ConfigError: if ``by`` is empty.
+        ChangedError: if somebody else changed the taxonomy or the proposals since.
+        CommandError: if the decision cannot be made; nothing was changed.
+        InUseError: if a stage is running.
+        ArtifactError, WorkspaceError: if the taxonomy is not there, or not valid.
+    """
+    by = _named(by)
+    _as_seen(Workspace(config.workspace), digest)  # before any lock is taken
+    with open_workspace(config.workspace) as workspace, _uninterrupted():
+        proposals = _as_seen(workspace, digest)
+        if wanted is None:
+            _sign(workspace, by)
+            return
+        taxonomy, is_open = contract.standing(workspace, "taxonomy review")
+        _keep(workspace, decide_on(taxonomy, proposals, wanted, by, is_open=is_open), by)
 
 
 def approve(config: Config, by: str) -> Taxonomy:
@@ -110,15 +126,49 @@ def approve(config: Config, by: str) -> Taxonomy:
         ArtifactError: if ``by`` is empty, or the file is not valid.
         WorkspaceError: if there is no taxonomy.
     """
-    with open_workspace(config.workspace) as workspace:
-        approved = contract.current(workspace, "taxonomy approve").approve(by)
-        assert approved.approved_by is not None
-        decision = decided(
-            by=approved.approved_by, action="approve", version=approved.version, digest=approved.digest
-        )
-        with _uninterrupted():
-            contract.keep(workspace, approved, decision)
-        return approved
+    with open_workspace(config.workspace) as workspace, _uninterrupted():
+        return _sign(workspace, by)
+
+
+def _sign(workspace: Workspace, by: str) -> Taxonomy:
+    approved = contract.current(workspace, "taxonomy approve").approve(by)
+    assert approved.approved_by is not None
+    decision = decided(
+        by=approved.approved_by, action="approve", version=approved.version, digest=approved.digest
+    )
+    contract.keep(workspace, approved, decision)
+    return approved
+
+
+def _keep(workspace: Workspace, made: Made, by: str) -> None:
+    decision = decided(
+        by=by,
+        action=made.action,
+        version=made.taxonomy.version,
+        digest=made.taxonomy.digest,
+        intent=made.intent,
+        what=made.what,
+        why=made.why,
+    )
+    contract.keep(workspace, made.taxonomy, decision)
+    if made.action in ("accept", "dismiss"):
+        novelty.save(made.proposals, workspace.path(PROPOSALS))
+
+
+def _as_seen(workspace: Workspace, digest: str) -> tuple[Proposal, ...]:
+    """The open proposals, if they and the taxonomy are those that were looked at."""
+    path = needed(workspace, contract.TAXONOMY, "taxonomy review", "taxonomy draft")
+    taxonomy, proposals = Taxonomy.load(path), novelty.load(workspace.path(PROPOSALS))
+    if seen(taxonomy, proposals) != digest:
+        raise ChangedError("the taxonomy was changed since it was looked at; look again, then decide.")
+    return proposals
+
+
+def _named(by: str) -> str:
+    by = " ".join(by.split())
+    if not by:
+        raise ConfigError("review needs the name of who reviews: --by NAME.")
+    return by
 
 
 def _labelled_sessions(

@@ -21,7 +21,8 @@ from typing import Literal, get_args
 from clickintent.errors import ArtifactError, ConfigError, WorkspaceError
 from clickintent.workspace import atomically
 
-#: read: what accounts wanted; write: events, logins; admin: forget people. Each may score, and read metrics.
+#: read: what accounts wanted, the explorer; write: events, logins; admin: forget people, decide on the
+#: taxonomy. Each may score, and read metrics.
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 

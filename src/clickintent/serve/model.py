@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,11 @@ from clickintent.progress import say
 from clickintent.serve.incoming import Gate, Published
 from clickintent.taxonomy import IntentGraph, IntentLabeler, Taxonomy
 
+_TAXONOMY = "taxonomy.yaml"
 #: What a model is made of. ``ingest`` writes the last three.
 _PARTS = (
     "encoder/encoder.json",
-    "taxonomy.yaml",
+    _TAXONOMY,
     "student/student.json",
     "student/intents.onnx",
     "pages.parquet",
@@ -70,33 +71,38 @@ class Model:
         return [(self.intent_ids[i], float(probabilities[i])) for i in order.tolist()]
 
 
-def load_model(config: Config) -> Model:
+def load_model(config: Config, before: Model | None = None) -> Model:
     """Read the artifacts of a workspace; needs no torch.
+
+    Args:
+        before: the model that was read last. Where nothing but the taxonomy changed, as it does with each
+            decision of a review, the rest is taken from it.
 
     Raises:
         ArtifactError: if one is missing, damaged, or does not fit the others; says which, and what to run.
         ConfigError: if ids are hashed and the environment holds no key.
     """
     stamp, workspace = stamp_of(config.workspace), config.workspace
+    if before is not None and _rest(before.stamp) == _rest(stamp):
+        taxonomy = Taxonomy.load(workspace / _TAXONOMY)
+        return replace(before, taxonomy=taxonomy, names=_names(taxonomy), stamp=stamp)
     secret = keys(config.privacy)
     encoder = SessionEncoder.load(workspace / "encoder")
     graph_file = workspace / "student" / "intents.onnx"
     graph = IntentGraph(graph_file, encoder)
     student = IntentLabeler.load(workspace / "student")
-    taxonomy = Taxonomy.load(workspace / "taxonomy.yaml")
+    taxonomy = Taxonomy.load(workspace / _TAXONOMY)
     if student.intent_ids != graph.intent_ids:
         raise ArtifactError(
             f"{workspace}/student: student.json and intents.onnx are of two trainings. Run 'clickintent "
             "distill' again."
         )
-    names: dict[str, tuple[str, str | None]] = {old.id: (old.name, None) for old in taxonomy.retired}
-    names |= {intent.id: (intent.name, intent.area) for intent in taxonomy.intents}
     wanted = config.labels.min_precision
     model = Model(
         encoder=encoder,
         graph=graph,
         taxonomy=taxonomy,
-        names=names,
+        names=_names(taxonomy),
         sure=max(student.cutoff(wanted), config.labels.min_confidence) if wanted else graph.threshold,
         gate=Gate(config.privacy, secret, Published.load(workspace)),
         forgotten=frozenset(store.load(workspace).forgotten),
@@ -105,6 +111,17 @@ def load_model(config: Config) -> Model:
     )
     model.score([[{"ts": 0, "event_type": "page_view", "page": "/"}]])  # the first call takes longer
     return model
+
+
+def _names(taxonomy: Taxonomy) -> dict[str, tuple[str, str | None]]:
+    """Name and area by id; a student may know intents that have been retired since."""
+    names: dict[str, tuple[str, str | None]] = {old.id: (old.name, None) for old in taxonomy.retired}
+    return names | {intent.id: (intent.name, intent.area) for intent in taxonomy.intents}
+
+
+def _rest(stamp: str) -> list[str]:
+    """A stamp without the taxonomy's."""
+    return [line for line in stamp.splitlines() if not line.startswith(f"{_TAXONOMY} ")]
 
 
 def stamp_of(workspace: Path) -> str:
@@ -157,7 +174,7 @@ class Models:
         """Load the workspace's artifacts; where that fails, the model in use stays."""
         stamp = await asyncio.to_thread(stamp_of, self._config.workspace)
         try:
-            self.current = await asyncio.to_thread(load_model, self._config)
+            self.current = await asyncio.to_thread(load_model, self._config, self.current)
         except ClickintentError as error:
             self.failures += 1
             self.problem, self._refused = str(error), stamp

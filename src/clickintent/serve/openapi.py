@@ -13,6 +13,7 @@ from clickintent.serve import wire
 _ANY = "Needs a key where keys are asked for."
 _READ = "Needs a key with the scope `read` where keys are asked for."
 _WRITE = "Needs a key with the scope `write` where keys are asked for."
+_READ_OR_ADMIN = "Needs a key with the scope `read` or `admin` where keys are asked for."
 _ADMIN = "Needs a key with the scope `admin` where keys are asked for."
 
 #: method, path, summary, description, body, answer, statuses besides 200
@@ -52,6 +53,17 @@ _OPERATIONS: tuple[tuple[str, str, str, str, type | None, type, tuple[int, ...]]
         "get", "/v1/taxonomy", "The intents in use", _ANY,
         None, wire.TaxonomyAnswer, (401, 403, 429, 503),
     ),
+    (
+        "get", "/v1/taxonomy/review", "What there is to decide on",
+        f"The taxonomy as it stands in the workspace, what is proposed, and the history. {_READ_OR_ADMIN}",
+        None, wire.Review, (401, 403, 404, 409, 429, 503),
+    ),
+    (
+        "post", "/v1/taxonomy/decisions", "Decide on an intent or proposal",
+        "Makes one decision as `clickintent taxonomy review` does, and answers what there is to decide on "
+        f"then. It must be sent as application/json. {_ADMIN}",
+        wire.NewDecision, wire.Review, (400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+    ),
     ("get", "/healthz", "Is the process alive?", "", None, wire.Status, ()),
     ("get", "/readyz", "Can it serve?", "The store answers.", None, wire.Status, (503,)),
 )  # fmt: skip
@@ -60,9 +72,11 @@ _MEANING = {
     200: "Done.",
     400: "The body is not JSON.",
     401: "No key, or an unknown one.",
-    403: "The key lacks the scope.",
+    403: "The key lacks the scope; or no key is asked for, and the request does not come from this machine.",
     404: "Nothing is known of it.",
+    409: "It was changed in the meantime, or a file in the workspace is not valid: look again.",
     413: "The body is too large.",
+    415: "The body was not sent as application/json.",
     422: "The body, or an id, is not what it must be; `field` says where.",
     429: "Too many requests with this key; see Retry-After.",
     503: "It cannot be done now; see Retry-After.",

@@ -173,6 +173,94 @@ class TaxonomyAnswer(Struct):
     intents: list[TaxonomyIntent]
 
 
+class ReviewIntent(Struct):
+    id: str
+    name: str
+    definition: str
+    area: str | None
+    includes: list[str]
+    excludes: list[str]
+    examples: list[str]  # redacted narratives
+    sessions: int | None  # labelled with it by the teacher; null: none
+    is_approved: bool  # as it reads now
+    approved_by: str | None
+
+
+class Proposed(Struct):
+    """An intent that may be added."""
+
+    id: str
+    name: str
+    definition: str
+    sessions: int
+    examples: list[str]
+
+
+class RetiredIntent(Struct):
+    id: str
+    name: str
+    into: list[str]  # what took its place
+
+
+class Decided(Struct):
+    """A line of the history."""
+
+    at: str  # ISO 8601, UTC
+    by: str
+    action: str
+    version: int  # of the taxonomy that it made
+    intent: str | None
+    what: str | None
+    why: str | None
+
+
+class Review(Struct):
+    """The taxonomy as people decide on it: as it stands in the workspace, which may be ahead of the model."""
+
+    version: int
+    digest: str  # to be given with a decision
+    approved_by: str | None  # of the whole, as it reads now
+    approved_at: str | None
+    intents: list[ReviewIntent]
+    proposals: list[Proposed]
+    retired: list[RetiredIntent]
+    history: list[Decided]  # the latest first
+
+
+_Words = Annotated[str, Meta(min_length=1, max_length=4_000)]
+
+
+class NewPart(Struct, forbid_unknown_fields=True):
+    """One of the intents that an intent is split into."""
+
+    name: _Words
+    definition: _Words
+
+
+class NewDecision(Struct, forbid_unknown_fields=True):
+    """One decision on one intent or proposal, or, to approve all, on the whole taxonomy."""
+
+    digest: Annotated[str, Meta(max_length=100)]  # of the review that was looked at
+    by: Annotated[str, Meta(min_length=1, max_length=200)]  # who decides; stands in the history
+    action: Literal[
+        "approve",
+        "rename",
+        "redefine",
+        "move",
+        "merge",
+        "split",
+        "reject",
+        "accept",
+        "dismiss",
+        "approve_all",
+    ]
+    intent: _Words | None = None  # id
+    #: New name, definition or area; the id to merge into; the name to accept under, where it is another one.
+    value: _Words | None = None
+    parts: Annotated[list[NewPart], Meta(max_length=50)] | None = None
+    why: Annotated[str, Meta(max_length=4_000)] | None = None
+
+
 class Status(Struct):
     status: str
     versions: Versions | None = None

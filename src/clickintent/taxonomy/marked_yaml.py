@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from clickintent.errors import ArtifactError
 
+if TYPE_CHECKING:
+    _Loader = yaml.SafeLoader | yaml.CSafeLoader
+
 Path = tuple[int | str, ...]
+#: libyaml's is several times as fast, where there is one; what it says of mistakes is less clear, and it lets
+#: tabs pass.
+_FAST: type[_Loader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -35,26 +41,34 @@ def parse(text: str, where: str) -> Marked:
     Raises:
         ArtifactError: if it is not YAML, repeats a key, or uses anchors or tags; gives the line.
     """
-    loader = yaml.SafeLoader(text)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        try:
+            return _parse(text, where, yaml.SafeLoader if "\t" in text else _FAST)
+        except yaml.YAMLError:
+            return _parse(text, where, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
+        raise ArtifactError(f"{where}{at}: not valid YAML: {problem}.") from error
+
+
+def _parse(text: str, where: str, kind: type[_Loader]) -> Marked:
+    loader = kind(text)
+    try:
+        for event in yaml.parse(text, Loader=kind):
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise ArtifactError(f"{where}, line {line}: aliases (*name) are not allowed.")
         root = loader.get_single_node()
         lines: dict[Path, int] = {}
         value = None if root is None else _build(loader, root, (), lines, where)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-        raise ArtifactError(f"{where}{at}: not valid YAML: {problem}.") from error
     finally:
         loader.dispose()
     return Marked(value, lines)
 
 
-def _build(loader: yaml.SafeLoader, node: yaml.Node, path: Path, lines: dict[Path, int], where: str) -> Any:
+def _build(loader: _Loader, node: yaml.Node, path: Path, lines: dict[Path, int], where: str) -> Any:
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, child, (*path, i), lines, where) for i, child in enumerate(node.value)]

@@ -1,14 +1,16 @@
-"""The walk through a taxonomy: commands on one intent after the other, as text, without a terminal.
+"""Decisions on a taxonomy, and the walk through it: commands on one intent after the other, as text.
 
-``Walk`` knows where it is and what a line means; whoever drives it shows what it says, gives it lines, and
-keeps each decision before the next line is read.
+``decide`` makes one decision. ``Walk`` knows where it is and what a line means, without a terminal; whoever
+drives it shows what it says, gives it lines, and keeps each decision before the next line is read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from clickintent.errors import ArtifactError
 from clickintent.taxonomy import edit
@@ -29,17 +31,47 @@ For a proposal: accept, or accept NAME; dismiss.
 A reason may follow any of them, after two dashes: reject -- nobody could act on it
 """
 _WALKING = ("skip", "back", "go", "list", "help", "quit")
-_DECIDING = ("approve", "rename", "redefine", "move", "merge", "split", "reject")
-_PROPOSED = ("accept", "dismiss")
+OnIntent = Literal["approve", "rename", "redefine", "move", "merge", "split", "reject"]
+OnProposal = Literal["accept", "dismiss"]
+_DECIDING: tuple[OnIntent, ...] = get_args(OnIntent)
+_PROPOSED: tuple[OnProposal, ...] = get_args(OnProposal)
+#: What ``Wanted.value`` is, where there must be one.
+_VALUES = {"rename": "a name", "redefine": "a definition", "move": "an area", "merge": "an id to merge into"}
 
 
 class CommandError(ArtifactError):
-    """A line of a review that cannot be followed. Nothing was changed."""
+    """A decision that cannot be made, or a line that cannot be followed. Nothing was changed.
+
+    Attributes:
+        field: of ``Wanted``, where that is known.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A decision that somebody wants to be made.
+
+    Attributes:
+        intent: the id of the intent or the proposal.
+        value: the new name, definition or area; the id to merge into; the name to accept under, where it is
+            not the proposal's own.
+        parts: names and definitions of what it is split into.
+    """
+
+    action: OnIntent | OnProposal
+    intent: str
+    value: str | None = None
+    parts: tuple[tuple[str, str], ...] = ()
+    why: str | None = None
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a line decided."""
+    """What was decided."""
 
     action: str
     intent: str  # the id of the intent or the proposal
@@ -113,8 +145,7 @@ class Walk:
             raise CommandError("there is nothing left to decide on; go ID, or quit.")
         if (verb in _PROPOSED) != isinstance(here, Proposal):
             raise CommandError(f"{verb} does not go with {here.id}; see help.")
-        made = self._decide(verb, here.id, rest, why.strip() or None)
-        self.taxonomy, self.proposals = made.taxonomy, made.proposals
+        made = self._decide(_wanted(verb, here.id, rest, why.strip() or None))
         if verb not in ("rename", "redefine", "move"):  # after those, one may go on with the same intent
             self.at += 1
         return made
@@ -150,56 +181,108 @@ class Walk:
         else:
             self.said = HELP
 
-    def _decide(self, verb: str, id_: str, rest: str, why: str | None) -> Made:
-        if verb in ("rename", "redefine", "move", "merge", "split") and not rest:
-            raise CommandError(f"{verb} needs something after it; see help.")
-        if verb in ("approve", "reject", "dismiss") and rest:
-            raise CommandError(
-                f"{verb} is about {id_}, which is shown, and takes nothing after it but a reason, after two "
-                "dashes. For another intent: go ID first."
-            )
-        if verb == "approve":
-            return Made(
-                verb, id_, None, why, edit.approve_intent(self.taxonomy, id_, self.by), self.proposals
-            )
-        if verb == "dismiss":
-            name = next(p.name for p in self.proposals if p.id == id_)
-            return Made(verb, id_, name, why, self.taxonomy, self._without(id_))
-        base = self.taxonomy if self._changed else self.taxonomy.revised()
-        what: str | None = rest or None
-        proposals = self.proposals
-        if verb == "rename":
-            after = edit.rename(base, id_, rest)
-        elif verb == "redefine":
-            after = edit.redefine(base, id_, definition=rest)
-        elif verb == "move":
-            after = edit.move(base, id_, rest)
-        elif verb == "merge":
-            after, what = edit.merge(base, [id_], rest), f"into {rest}"
-        elif verb == "split":
-            after = edit.split(base, id_, _parts(rest))
-            new = [i for i in after.intent_ids if i not in base.intent_ids]
-            what = f"into {', '.join(new)}"
-            self.queue[self.at + 1 : self.at + 1] = new
-        elif verb == "reject":
-            after = edit.reject(base, id_)
-        else:
-            proposal = next(p for p in self.proposals if p.id == id_)
-            after = edit.add(base, rest or proposal.name, proposal.definition, **proposal.fields())
-            what = f"as {after.intent_ids[-1]} {after.intents[-1].name}"
-            self.queue.append(after.intent_ids[-1])
-            proposals = self._without(id_)
-        self._changed = True
-        return Made(verb, id_, what, why, after, proposals)
-
-    def _without(self, id_: str) -> tuple[Proposal, ...]:
-        return tuple(proposal for proposal in self.proposals if proposal.id != id_)
+    def _decide(self, wanted: Wanted) -> Made:
+        made = decide(self.taxonomy, self.proposals, wanted, self.by, is_open=self._changed)
+        new = [id_ for id_ in made.taxonomy.intent_ids if id_ not in self.taxonomy.intent_ids]
+        at = self.at + 1 if wanted.action == "split" else len(self.queue)
+        self.queue[at:at] = new
+        self._changed = self._changed or made.taxonomy.version != self.taxonomy.version
+        self.taxonomy, self.proposals = made.taxonomy, made.proposals
+        return made
 
     def _find(self, id_: str) -> Intent | Proposal | None:
         return next((found for found in self._everything() if found.id == id_), None)
 
     def _everything(self) -> list[Intent | Proposal]:
         return [*self.taxonomy.intents, *self.proposals]
+
+
+def decide(
+    taxonomy: Taxonomy, proposals: Sequence[Proposal], wanted: Wanted, by: str, *, is_open: bool
+) -> Made:
+    """Make one decision.
+
+    Args:
+        proposals: those that are open.
+        is_open: the version of ``taxonomy`` is still being made; otherwise a decision that changes more than
+            signatures begins the next one.
+
+    Raises:
+        CommandError: if it cannot be made; says which field of ``wanted`` is wrong.
+    """
+    on, id_, value = wanted.action, wanted.intent, (wanted.value or "").strip()
+    if on in _VALUES and not value:
+        raise CommandError(f"{on} needs {_VALUES[on]}.", "value")
+    proposal = next((p for p in proposals if p.id == id_), None)
+    if on in _PROPOSED:
+        if proposal is None:
+            raise CommandError(f"there is no proposal {id_!r}.", "intent")
+    else:
+        _there(taxonomy, id_)
+    left = tuple(p for p in proposals if p is not proposal) if on in _PROPOSED else tuple(proposals)
+    what: str | None = value or None
+    try:
+        if on == "approve":
+            return Made(on, id_, None, wanted.why, edit.approve_intent(taxonomy, id_, by), left)
+        if on == "dismiss":
+            assert proposal is not None
+            return Made(on, id_, proposal.name, wanted.why, taxonomy, left)
+        base = taxonomy if is_open else taxonomy.revised()
+        if on == "rename":
+            after = edit.rename(base, id_, value)
+        elif on == "redefine":
+            after = edit.redefine(base, id_, definition=value)
+        elif on == "move":
+            after = edit.move(base, id_, value)
+        elif on == "merge":
+            after, what = edit.merge(base, [id_], value), f"into {value}"
+        elif on == "split":
+            after = edit.split(base, id_, wanted.parts)
+            what = f"into {', '.join(i for i in after.intent_ids if i not in base.intent_ids)}"
+        elif on == "reject":
+            after, what = edit.reject(base, id_), None
+        else:
+            assert proposal is not None
+            after = edit.add(base, value or proposal.name, proposal.definition, **proposal.fields())
+            what = f"as {after.intent_ids[-1]} {after.intents[-1].name}"
+    except ArtifactError as error:
+        field = "parts" if on == "split" else "intent" if on == "reject" else "value"
+        raise CommandError(str(error), field) from error
+    return Made(on, id_, what, wanted.why, after, left)
+
+
+def seen(taxonomy: Taxonomy, proposals: Sequence[Proposal]) -> str:
+    """A digest of what a decision is made on: the taxonomy, and the proposals where there are any.
+
+    It tells whether somebody changed them in the meantime. Proposals are numbered anew whenever they are
+    looked for, so their ids alone do not say which is meant.
+    """
+    if not proposals:
+        return taxonomy.digest
+    text = json.dumps([proposal.model_dump(mode="json") for proposal in proposals], sort_keys=True)
+    return f"{taxonomy.digest}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _there(taxonomy: Taxonomy, id_: str) -> None:
+    try:
+        taxonomy.intent(id_)
+    except ArtifactError as error:
+        raise CommandError(str(error), "intent") from error
+
+
+def _wanted(verb: str, id_: str, rest: str, why: str | None) -> Wanted:
+    """What a line wants."""
+    if verb in (*_VALUES, "split") and not rest:
+        raise CommandError(f"{verb} needs something after it; see help.")
+    if verb in ("approve", "reject", "dismiss") and rest:
+        raise CommandError(
+            f"{verb} is about {id_}, which is shown, and takes nothing after it but a reason, after two "
+            "dashes. For another intent: go ID first."
+        )
+    action = next(known for known in (*_DECIDING, *_PROPOSED) if known == verb)
+    if action == "split":
+        return Wanted(action, id_, parts=tuple(_parts(rest)), why=why)
+    return Wanted(action, id_, rest or None, why=why)
 
 
 def _parts(text: str) -> Sequence[tuple[str, str]]:
