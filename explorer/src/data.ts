@@ -59,7 +59,7 @@ export interface Pages {
 
 /** data/sessions/K.json: sessions K·shard … */
 export interface Session {
-  id: string;
+  id: string; // the code of its first event; "" where the table's id is of another form
   start: number; // ms since 1970 UTC
   channel: string;
   link: string;
@@ -68,7 +68,7 @@ export interface Session {
   referrer: string | null;
   campaign: string | null;
   outcome: string | null; // "none", or what followed; null: not known
-  events: [page: number, type: number, dwell_s: number | null, text: string | null][]; // the first 200
+  events: [page: number, type: number, dwell_s: number | null, text: string | null][]; // the first 200; no text of a page itself
   n_events: number;
   labels: Label[]; // the most confident first
 }

@@ -93,6 +93,7 @@ function Detail({
   return (
     <>
       <section class="card two">
+        <h2 class="hidden">Definition</h2>
         <div>
           <h3>It includes</h3>
           {detail.includes.length ? (

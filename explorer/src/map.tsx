@@ -90,6 +90,7 @@ function SessionMap({ about, points }: { about: Overview; points: api.Points }) 
   ];
   return (
     <div class="map">
+      <h1 class="hidden">Map of sessions</h1>
       <section class="canvas-side">
         <View about={about} points={points} legend={legend} area={area} setArea={setArea} setSession={setSession} />
         <p class="hint muted">

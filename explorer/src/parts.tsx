@@ -197,7 +197,7 @@ export function Tile({ label, value, note }: { label: string; value: ComponentCh
     <div>
       <dt>{label}</dt>
       <dd>{value}</dd>
-      {note && <small>{note}</small>}
+      {note && <dd class="note">{note}</dd>}
     </div>
   );
 }

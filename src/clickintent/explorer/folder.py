@@ -1,0 +1,80 @@
+"""The folder on disk: small JSON files, two of bytes, and the page."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent / "page"
+#: Ids of intents are file names; the taxonomy lets no others through, labels from elsewhere might.
+_FILE = re.compile(r"[\w-]+")
+_NO_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>clickintent</title>
+<p>This installation has no page of the explorer: run <code>make explorer</code> where clickintent comes
+from, then <code>clickintent explore FILE.toml</code> again. The data are under <code>data/</code>.
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Export:
+    """All that is written.
+
+    Attributes:
+        documents: name under data/ → value of a JSON file.
+        intents: id → detail.
+        shards: sessions, file by file.
+        binaries: name under data/ → bytes.
+        copied: files that are copied under data/ as they are.
+    """
+
+    documents: Mapping[str, Any]
+    intents: Mapping[str, Any]
+    shards: Iterable[Any]
+    binaries: Mapping[str, bytes]
+    copied: Iterable[Path] = ()
+
+
+def write(export: Export, folder: Path, page: Path = PAGE) -> None:
+    """Write everything into ``folder``, which is made.
+
+    Args:
+        page: folder of the built page. Where it is not there, as in a checkout that was never built, the data
+            are written all the same, beside a page that says so.
+    """
+    if (page / "index.html").exists():
+        shutil.copytree(page, folder, ignore=shutil.ignore_patterns("data"))
+    else:
+        folder.mkdir(parents=True)
+        (folder / "index.html").write_text(_NO_PAGE, encoding="utf-8")
+    data = folder / "data"
+    for name in ("intents", "sessions"):
+        (data / name).mkdir(parents=True)
+    for name, value in export.documents.items():
+        (data / name).write_text(compact(value), encoding="utf-8")
+    for id_, value in export.intents.items():
+        if _FILE.fullmatch(id_):
+            (data / "intents" / f"{id_}.json").write_text(compact(value), encoding="utf-8")
+    for number, shard in enumerate(export.shards):
+        (data / "sessions" / f"{number}.json").write_text(compact(shard), encoding="utf-8")
+    for name, raw in export.binaries.items():
+        (data / name).write_bytes(raw)
+    for path in export.copied:
+        shutil.copyfile(path, data / path.name)
+
+
+def compact(value: Any) -> str:
+    """JSON without white space.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

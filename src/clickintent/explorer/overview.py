@@ -1,0 +1,132 @@
+"""What the first page needs: data/overview.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clickintent.explorer.rates import rate, rounded
+from clickintent.explorer.sessions import Sessions
+from clickintent.report.views import DAY_US, HOUR_US, Z, share_changes, time_unit
+from clickintent.taxonomy import Intent, Taxonomy
+
+_MONDAY_US = 4 * DAY_US  # 5 January 1970: weeks begin on Mondays
+_WEEK = 7
+_LATE_US = 22 * HOUR_US  # a day whose last session begins before that hour was not seen to its end
+_FEWEST = 100  # sessions in each of two windows that are compared
+
+
+def overview(sessions: Sessions, taxonomy: Taxonomy, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts over all sessions.
+
+    Args:
+        about: what is not counted: title, made_at, versions, outcome, shown, points, shard.
+    """
+    unit, first, bins = binned(sessions.start)
+    n_bins, k = int(bins.max()) + 1, len(sessions.intent_ids)
+    used = sessions.intent >= 0
+    series = np.bincount(sessions.intent[used] * n_bins + bins[used], minlength=k * n_bins).reshape(k, n_bins)
+    known, converted = sessions.is_known, sessions.is_converted
+    per = {
+        "sessions": np.bincount(sessions.intent[used], minlength=k),
+        "known": np.bincount(sessions.intent[used & known], minlength=k),
+        "converted": np.bincount(sessions.intent[used & converted], minlength=k),
+        "linked": np.bincount(sessions.intent[used & sessions.is_linked], minlength=k),
+        "confidence": np.bincount(sessions.intent[used], sessions.confidence[used], minlength=k),
+    }
+    has_links = any(link != "none" for link in set(sessions.link.tolist()))
+    windows = compared(sessions.start)
+    changes = _changes(sessions, windows)
+    named = {intent.id: intent for intent in taxonomy.intents}
+    gone = {retired.id: retired.name for retired in taxonomy.retired}
+    rows = []
+    for i, id_ in enumerate(sessions.intent_ids):
+        n = int(per["sessions"][i])
+        rows.append(
+            {
+                **_words(id_, named.get(id_), gone.get(id_, id_)),
+                "sessions": n,
+                "confidence": rounded(per["confidence"][i] / n) if n else None,
+                "rate": rate(int(per["converted"][i]), int(per["known"][i])),
+                "linked": rounded(per["linked"][i] / n) if n and has_links else None,
+                "series": series[i].tolist(),
+                "change": changes[i] if changes else None,
+            }
+        )
+    links, counts = np.unique(sessions.link.astype(str), return_counts=True)
+    return {
+        "format": 1,
+        **about,
+        "sessions": sessions.n,
+        "visitors": int(sessions.visitor.max(initial=-1)) + 1,
+        "links": dict(zip(links.tolist(), counts.tolist(), strict=True)),
+        "rate": rate(int(converted.sum()), int(known.sum())),
+        "bin": unit,
+        "bins": first,
+        "total": np.bincount(bins, minlength=n_bins).tolist(),
+        "compared": windows[0] if changes and windows else None,
+        "unlabelled": int((~used).sum()),
+        "intents": rows,
+    }
+
+
+def binned(start: np.ndarray) -> tuple[str, list[int], np.ndarray]:
+    """Hours, days or weeks (UTC): their name, their starts in ms, and the bin of each session (n,)."""
+    unit, length = time_unit(start)
+    offset = _MONDAY_US if length > DAY_US else 0
+    bins = (start - offset) // length
+    first = int(bins.min())
+    starts = [((first + i) * length + offset) // 1000 for i in range(int(bins.max()) - first + 1)]
+    return unit, starts, bins - first
+
+
+def compared(start: np.ndarray) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """Two windows of time that are compared: in words, and which sessions are in each (n,).
+
+    The last seven whole days (UTC) with the seven before, so that every day of the week counts the same; the
+    halves of a shorter period. None if it is shorter than two days.
+    """
+    earliest, latest = int(start.min()), int(start.max())
+    end = latest // DAY_US + (1 if latest % DAY_US >= _LATE_US else 0)
+    begin = earliest // DAY_US + (0 if earliest % DAY_US < DAY_US - _LATE_US else 1)
+    if end - begin >= 2 * _WEEK:
+        day = start // DAY_US
+        after = (day >= end - _WEEK) & (day < end)
+        before = (day >= end - 2 * _WEEK) & (day < end - _WEEK)
+        return "the last 7 days with the 7 days before", before, after
+    if latest - earliest < 2 * DAY_US:
+        return None
+    late = start >= (earliest + latest) // 2
+    return "the later half of the period with the earlier half", ~late, late
+
+
+def _changes(
+    sessions: Sessions, windows: tuple[str, np.ndarray, np.ndarray] | None
+) -> list[dict[str, float]] | None:
+    if windows is None or min(windows[1].sum(), windows[2].sum()) < _FEWEST:
+        return None
+    early, late = (sessions.intent[window] for window in windows[1:])
+    before, after, half = share_changes(early, late, len(sessions.intent_ids))
+    # an intent that none of n sessions has may still be one of n/z²
+    half = np.where(half > 0, half, Z**2 / min(len(early), len(late)))
+    return [
+        {
+            "before": rounded(p, 5),
+            "after": rounded(q, 5),
+            "low": rounded(q - p - h, 5),
+            "high": rounded(q - p + h, 5),
+        }
+        for p, q, h in zip(before, after, half, strict=True)
+    ]
+
+
+def _words(id_: str, intent: Intent | None, otherwise: str) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "name": intent.name if intent else otherwise,
+        "area": (intent.area if intent else None) or "",
+        "definition": intent.definition if intent else "",
+        "is_approved": bool(intent and intent.is_approved),
+    }
