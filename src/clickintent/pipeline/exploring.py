@@ -31,6 +31,7 @@ from clickintent.pipeline.inputs import embedding_matrix, load_encoder, model_da
 from clickintent.pipeline.known import account_outcomes_of, outcome_name, outside_files, top_intents
 from clickintent.pipeline.reviewing import PROPOSALS
 from clickintent.taxonomy import IntentLabeler, Taxonomy
+from clickintent.taxonomy.content import site_names, title_of
 from clickintent.workspace import Metrics, Workspace, atomically, file_fingerprint
 
 NAME = "explorer"
@@ -114,6 +115,7 @@ class _Making:
             outcomes = names[counts.sessions.outcome[self.shown]].tolist()
         number = shown.numbers_of(counts.visits, np.asarray(used, np.int64))
         listed = [pages[place] for place in np.argsort(number)[(number < 0).sum() :].tolist()]
+        site = site_names(title for _, title in pages)
         point_columns, binaries = self._points()
         review = review_document(self.workspace, self.config)
         about = {
@@ -127,7 +129,10 @@ class _Making:
         }
         documents = {
             "overview.json": overview(counts.sessions, self.taxonomy, about),
-            "pages.json": {"pages": [{"page": p, "title": t} for p, t in listed], "types": kinds},
+            "pages.json": {
+                "pages": [{"page": p, "title": title_of(t, site) if t else None} for p, t in listed],
+                "types": kinds,
+            },
             "review.json": review if individual else _without_examples(review),
         }
         self.clock.lap("overview")

@@ -35,7 +35,7 @@ _BESIDE_NAME = frozenset(
     {"the", "welcome", "to", "official", "online", "site", "website", "www", "com", "org", "net"}
     | {"co", "uk", "us", "inc", "ltd", "plc", "llc", "gmbh", "ag", "sa"}
 )
-_SEARCH_LENGTH = 80  # longer texts of a page view are page text, not what somebody typed
+SEARCH_LENGTH = 80  # longer texts of a page view are page text, not what somebody typed
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Item:
     def search(self) -> str | None:
         """What the visitor typed into the site's search, if that is what ``text`` is."""
         searching = self.is_view or "search" in self.event_type.casefold()
-        return self.text if self.text and searching and len(self.text) <= _SEARCH_LENGTH else None
+        return self.text if self.text and searching and len(self.text) <= SEARCH_LENGTH else None
 
     @property
     def action(self) -> str | None:
@@ -159,10 +159,13 @@ def _is_little_more(segment: str, name: str) -> bool:
 
 def label_of(item: Item, site: frozenset[str]) -> str:
     """What a person would call the page: its title without the site's name, or its path in words."""
-    if item.title:
-        parts = [_without_site(part, site) for part in segments(item.title) if fold(part) not in site]
-        return " | ".join(parts) if parts else item.title
-    return page_words(item.page)
+    return title_of(item.title, site) if item.title else page_words(item.page)
+
+
+def title_of(title: str, site: frozenset[str]) -> str:
+    """A title without the site's name, unless it says nothing else."""
+    parts = [_without_site(part, site) for part in segments(title) if fold(part) not in site]
+    return " | ".join(parts) if parts else title
 
 
 def _without_site(part: str, site: frozenset[str]) -> str:
