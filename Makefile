@@ -16,7 +16,7 @@ demo: $(READY)
 	$(BIN)/clickintent demo --workspace runs/demo
 
 test: lint types
-	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what ru
 os.environ["CLICKINTENT_KEY"] = "a key for tests, long enough"
 sys.path.insert(0, str(Path(__file__).parent))  # tests/factories.py
 
+import exports
 import serving
 
 
@@ -30,6 +32,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set CLICKINTENT_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def quick_export() -> Iterator[None]:
+    """From here on, encoders of a shape that was exported before take its graph (see ``exports``)."""
+    from clickintent.encoder import fitting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "export_onnx", exports.remembering(fitting.export_onnx))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +30,10 @@ from clickintent.config import (
 )
 from clickintent.events import readers
 from clickintent.events.engine import open_engine
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
 
 COLUMNS = ("event_id", "visitor_id", "account_id", "ts", "event_type", "url", "title", "text")
 DAY = 86_400_000_000
@@ -76,6 +80,20 @@ def ready(folder: Path, *, sessions: int = 1500, **sections: Any) -> Config:
     pipeline.label(config)
     pipeline.distill(config)
     return config
+
+
+def client_of(app: Starlette) -> TestClient:
+    """A client on this machine; without keys the service answers to no other."""
+    from starlette.testclient import TestClient
+
+    return TestClient(app, base_url="http://localhost")
+
+
+class NoModels:
+    """In place of models, for what needs none."""
+
+    async def look(self) -> None:
+        pass
 
 
 def free_port() -> int:

@@ -19,6 +19,8 @@ from clickintent.config import EncoderConfig
 from clickintent.encoder import SessionEncoder, storage
 from clickintent.errors import ArtifactError, ConfigError, EmptyInputError, MissingColumnsError
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 SMALL = EncoderConfig(width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=2, min_page_count=2)
 TESTS = Path(__file__).parent
 
@@ -26,7 +28,7 @@ TESTS = Path(__file__).parent
 @pytest.fixture(scope="module")
 def themed() -> SessionEncoder:
     """Default width, trained on sessions of four evident themes."""
-    return SessionEncoder(EncoderConfig(epochs=3, min_page_count=2)).fit(factories.themed_sessions(400))
+    return SessionEncoder(EncoderConfig(epochs=2, min_page_count=2)).fit(factories.themed_sessions(400))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_metrics(themed: SessionEncoder) -> None:
     assert (m["sessions"], m["held_out_sessions"]) == (380, 20)
     assert m["pages"] == 9
     assert m["event_types"] == 1
-    assert len(m["epochs"]) == 3
+    assert len(m["epochs"]) == 2
     assert m["epochs"][-1]["loss"] < m["epochs"][0]["loss"]
     recall = m["next_page"]
     assert 0 < recall["sessions"] <= 20

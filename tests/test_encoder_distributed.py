@@ -14,9 +14,13 @@ import pytest
 import factories
 from clickintent.config import EncoderConfig
 from clickintent.encoder import SessionEncoder
+from clickintent.encoder.chunks import TrainingData
+from clickintent.encoder.source import open_source
+from clickintent.encoder.statistics import survey
+from clickintent.encoder.train import train
 
 CONFIG = EncoderConfig(
-    width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=6, batch_events=512, min_page_count=2
+    width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=3, batch_events=512, min_page_count=2
 )
 SCRIPT = """
 import os
@@ -54,11 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_reach_the_loss_of_one(folder: Path) -> None:
-    alone = SessionEncoder(CONFIG).fit(folder / "sessions.parquet").metrics
+    sessions = open_source(folder / "sessions.parquet")
+    data = TrainingData(sessions, survey(sessions, CONFIG))
+    _, alone = train(data, CONFIG, SessionEncoder().seed)
     together = SessionEncoder.load(folder / "encoder-0").metrics
     assert together["processes"] == 2
-    assert together["sessions"] == alone["sessions"]
-    first, last = alone["epochs"][0]["loss"], alone["epochs"][-1]["loss"]
+    assert together["sessions"] == data.statistics.sessions
+    first, last = alone.epochs[0]["loss"], alone.epochs[-1]["loss"]
     assert together["epochs"][-1]["loss"] == pytest.approx(last, abs=0.1 * (first - last))
 
 

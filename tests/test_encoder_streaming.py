@@ -23,6 +23,8 @@ from clickintent.encoder.statistics import survey
 from clickintent.encoder.train import train
 from clickintent.errors import DataError, EmptyInputError, MissingColumnsError
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 SMALL = EncoderConfig(width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=1, min_page_count=2)
 CUT = factories.START + 60 * factories.MINUTE
 

@@ -18,6 +18,8 @@ from clickintent import SessionEncoder, visitor_history
 from clickintent.config import EncoderConfig
 from clickintent.errors import DataError, MissingColumnsError
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 SMALL = EncoderConfig(
     dim=16, width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=1, min_page_count=2
 )

@@ -127,7 +127,7 @@ def test_nothing_that_few_people_share_survives(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[
@@ -201,7 +201,7 @@ EVENTS = st.lists(
 
 
 @settings(
-    max_examples=10,
+    max_examples=7,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -292,6 +292,8 @@ def bank(tmp_path: Path) -> Config:
     (made.workspace / "people").mkdir()
     pq.write_table(pa.table({"session_id": ids}), made.workspace / "people" / "labels.parquet")
     (made.workspace / "report.html").write_text("quotes a session")
+    (made.workspace / "explorer" / "data").mkdir(parents=True)
+    (made.workspace / "explorer" / "data" / "overview.json").write_text("counts a session")
     return made
 
 
@@ -328,7 +330,8 @@ def test_a_visitor_is_forgotten_everywhere_and_stays_forgotten(bank: Config, tmp
     assert done.rows["events"] == 2
     assert done.rows["sessions"] == done.rows["embeddings"] == 1
     assert done.rows["labels/student.parquet"] == 2
-    assert done.deleted == ["report.html"]
+    assert done.deleted == ["report.html", "explorer"]
+    assert not (bank.workspace / "explorer").exists()
     found = consistent(bank)
     assert {q["reason"] for q in found["quarantine"]} == {"of a person who was forgotten"}
     # the same file, read again, does not bring them back; neither does a new one
@@ -365,7 +368,7 @@ def test_no_file_quotes_a_session_afterwards_and_signatures_hold(bank: Config) -
     assert before.is_approved
     done = clickintent.forget(bank, visitor="e")
     assert done.rows["examples in taxonomies"] == 8
-    assert set(done.deleted) == {"report.html", "proposals.yaml", ".llm", "llm", ".checkpoints"}
+    assert set(done.deleted) == {"report.html", "explorer", "proposals.yaml", ".llm", "llm", ".checkpoints"}
     for path in bank.workspace.rglob("*"):
         assert not path.is_file() or b"of one person" not in path.read_bytes()
     bare = tuple(intent.model_copy(update={"examples": ()}) for intent in before.intents)

@@ -67,6 +67,8 @@ KEPT = (".ingest/coded", ".ingest/values.parquet")
 #: Two tries for every task.
 MASTER = "local[2,2]"
 SETTINGS = {
+    # compiled quickly, not well: of these seconds, most would be the compiler's
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "1g",
@@ -133,7 +135,7 @@ def assert_same(one: Path, other: Path) -> None:
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A small SimBank, its web export in three files."""
     out = tmp_path_factory.mktemp("bank") / "simbank"
-    simulate(SimBankConfig(out=out, sessions=2500, days=20), seed=3)
+    simulate(SimBankConfig(out=out, sessions=1000, days=20), seed=3)
     (web,) = (out / "web").glob("*.parquet")
     table = pq.read_table(web)
     third = table.num_rows // 3
@@ -161,7 +163,7 @@ def test_a_bank(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(spark, "_TASK_EVENTS", 10_000)  # so that several tasks have something to do
+    monkeypatch.setattr(spark, "_TASK_EVENTS", 4_000)  # so that several tasks have something to do
     expected, out = bank_on_duckdb
     found = on("spark", bank, tmp_path / "spark")
     assert found == expected
@@ -518,7 +520,7 @@ def test_embeddings(session: Any, tmp_path: Path) -> None:
 
     sessions = factories.themed_sessions(300)
     small = EncoderConfig(
-        width=32, layers=1, heads=2, text_dim=16, text_buckets=512, epochs=1, min_page_count=2
+        width=32, layers=1, heads=2, text_dim=16, text_buckets=512, max_sessions=500, min_page_count=2
     )
     encoder = SessionEncoder(small).fit(sessions)
     encoder.save(tmp_path / "encoder")

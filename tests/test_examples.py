@@ -29,11 +29,15 @@ def write_clicks(path: Path) -> None:
 
 
 def test_embeddings_of_ones_own_table(tmp_path: Path) -> None:
+    """With fewer epochs, which is all that is changed of it."""
     write_clicks(tmp_path / "clicks.csv")
+    script = (EXAMPLES / "embeddings.py").read_text(encoding="utf-8")
+    assert "EncoderConfig(epochs=6)" in script
+    (tmp_path / "embeddings.py").write_text(script.replace("epochs=6", "epochs=2"), encoding="utf-8")
     columns = ["visitor_id=cookie", "ts=event_time", "url=page_url", "title=page_title"]
     environment = {k: v for k, v in os.environ.items() if k != "CLICKINTENT_KEY"} | {"TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "embeddings.py", tmp_path / "clicks.csv", *columns],
+        [sys.executable, tmp_path / "embeddings.py", tmp_path / "clicks.csv", *columns],
         capture_output=True,
         text=True,
         env=environment,

@@ -27,6 +27,7 @@ PUBLIC = {
     "draft_taxonomy",
     "embed",
     "evaluate",
+    "explore",
     "forget",
     "identities",
     "ingest",

@@ -59,7 +59,7 @@ def rendered(page: str, folder: Path, *, policy: bool) -> str:
     arguments += [
         f"--user-data-dir={folder / 'profile'}",
         "--window-size=1200,900",
-        "--virtual-time-budget=20000",
+        "--virtual-time-budget=6000",
     ]
     done = subprocess.run(
         [str(CHROMIUM), *arguments, "--dump-dom", path.as_uri()],

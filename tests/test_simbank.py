@@ -19,7 +19,7 @@ from clickintent.simbank.app import MAX_TILES, MIN_TILES, policy
 from clickintent.simbank.export import SCHEMA
 from clickintent.simbank.intents import CAMPAIGNS, INTENTS, PRODUCTS, TILES, weights
 from clickintent.simbank.latent import Draw, build_latent
-from clickintent.simbank.pages import PAGES, ROLES
+from clickintent.simbank.pages import NEW_PAGES, PAGES, ROLES
 
 DAY = 86_400_000_000
 START = 1_772_409_600_000_000  # 2026-03-02, the configuration's default
@@ -500,3 +500,53 @@ def test_configuration_loads(bank: Bank) -> None:
     assert config.tiles.path.is_file()
     assert config.evaluate.truth == bank.out / "truth"
     assert config.simbank is None  # running it must not simulate it anew
+
+
+def after(bank: Path, day: float) -> tuple[pa.Table, pa.Table]:
+    """The web events before a day and from then on."""
+    web = pq.read_table(bank / "web")
+    later = pc.fill_null(pc.greater_equal(web["event_timestamp"], int(START + day * DAY)), False)
+    return web.filter(pc.invert(later)), web.filter(later)
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank that changes entirely from day 10 of 20 on."""
+    out = tmp_path_factory.mktemp("changed") / "bank"
+    simulate(SimBankConfig(out=out, sessions=3000, days=20, drift=1.0, drift_from=0.5), seed=1)
+    return out
+
+
+def test_without_drift_the_bank_is_what_it_was(small: dict[str, Path], tmp_path: Path) -> None:
+    config = SimBankConfig(out=tmp_path / "a", sessions=300, days=20, drift_from=0.1, drift_in=("pages",))
+    simulate(config, seed=1)
+    for name in ("web", "app/events.parquet", "truth/sessions.parquet"):
+        assert pq.read_table(tmp_path / "a" / name).equals(pq.read_table(small["a"] / name))
+
+
+def test_a_new_section_opens_when_the_bank_changes(changed: Path) -> None:
+    before, now = (set(param(web, "page_title").to_pylist()) for web in after(changed, 10))
+    new = {f"{page.title} | Larkfield Bank" for page in NEW_PAGES}
+    assert not new & before
+    assert new <= now
+    urls = param(after(changed, 10)[1], "page_location").to_pylist()
+    assert any("/instalments/calculator" in url for url in urls)
+
+
+def test_people_hurry_and_want_other_things_when_the_bank_changes(changed: Path) -> None:
+    truth = pq.read_table(changed / "truth" / "sessions.parquet")
+    truth = truth.filter(pc.invert(truth["is_bot"]))
+    later = truth["start_us"].to_numpy() >= START + 10 * DAY
+    seconds = (truth["end_us"].to_numpy() - truth["start_us"].to_numpy()) / 1e6
+    assert seconds[later].mean() < 0.6 * seconds[~later].mean()
+    loans = {intent.name for intent in INTENTS if intent.theme in ("home", "vehicle", "borrow", "study")}
+    is_loan = np.array([intents[0] in loans for intents in truth["intents"].to_pylist()])
+    assert is_loan[later].mean() < 0.5 * is_loan[~later].mean()
+    assert later.sum() > 0.5 * (~later).sum()
+
+
+def test_one_kind_of_change_leaves_the_others(tmp_path: Path) -> None:
+    config = SimBankConfig(out=tmp_path / "bank", sessions=500, days=10, drift=1, drift_in=("behaviour",))
+    simulate(config, seed=1)
+    titles = set(param(pq.read_table(tmp_path / "bank" / "web"), "page_title").to_pylist())
+    assert not titles & {f"{page.title} | Larkfield Bank" for page in NEW_PAGES}

@@ -184,9 +184,17 @@ def sessions() -> pa.Table:
 
 
 @pytest.fixture(scope="module", params=["gru", "transformer"])
-def encoder(request: pytest.FixtureRequest, sessions: pa.Table) -> SessionEncoder:
+def encoder(request: pytest.FixtureRequest, quick_export: None, sessions: pa.Table) -> SessionEncoder:
     config = EncoderConfig(
-        cell=request.param, dim=8, width=16, heads=2, epochs=1, text_dim=8, text_buckets=64, max_events=10
+        cell=request.param,
+        dim=8,
+        width=16,
+        heads=2,
+        epochs=1,
+        max_sessions=500,
+        text_dim=8,
+        text_buckets=64,
+        max_events=10,
     )
     return SessionEncoder(config, seed=1).fit(sessions)
 

@@ -71,9 +71,10 @@ export const drift = () => maybe<Drift>("data/drift.json");
 
 /** Session `i` of the map. */
 export async function session(about: Overview, i: number): Promise<Session> {
+  if (!(i >= 0 && i < about.points.n)) throw new LoadError("There is no such session here.", 404);
   const shard = await json<Session[]>(`data/sessions/${Math.floor(i / about.shard)}.json`);
   const found = shard[i % about.shard];
-  if (!found) throw new LoadError(`There is no session number ${i}.`, 404);
+  if (!found) throw new LoadError("There is no such session here.", 404);
   return found;
 }
 

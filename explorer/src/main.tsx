@@ -28,7 +28,7 @@ const TABS: [path: string, name: string][] = [
 function useRoute(): { path: string[]; query: URLSearchParams } {
   const read = () => {
     const [path = "", query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-    return { path: path.split("/").map(decodeURIComponent), query: new URLSearchParams(query) };
+    return { path: path.split("/").map(decoded), query: new URLSearchParams(query) };
   };
   const [route, setRoute] = useState(read);
   useEffect(() => {
@@ -40,6 +40,14 @@ function useRoute(): { path: string[]; query: URLSearchParams } {
     return () => removeEventListener("hashchange", moved);
   }, []);
   return route;
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // typed by hand
+  }
 }
 
 function App() {

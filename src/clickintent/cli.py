@@ -1,7 +1,8 @@
 """The command line: a thin row of the functions in ``clickintent.pipeline``.
 
 Exit status: 0 done; 1 the work failed, with one line that says why; 2 wrong arguments or configuration;
-3 requests to a language model were written to a file and wait for answers; 130 stopped with Ctrl-C.
+3 requests to a language model were written to a file and wait for answers; 4 drift was found, and
+``drift --fail-on-drift`` asked; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from clickintent import events, pipeline
 from clickintent._version import __version__
+from clickintent.cli_drift import print_drift
 from clickintent.cli_keys import keys_app
 from clickintent.cli_taxonomy import File, Force, PlanOnly, Show, labels_app, print_plan, taxonomy_app
 from clickintent.config import ServeConfig, load_config
@@ -57,14 +59,16 @@ def demo(
         raise ConfigError(f"--sessions must be at least 1, not {sessions}.")
     _headline(pipeline.demo(workspace, sessions=sessions, seed=seed, force=force), workspace)
     file = workspace / "simbank" / "clickintent.toml"
+    _explorer(workspace, file)
     say(f"To go on, for example: clickintent taxonomy review {file} --by NAME")
 
 
 @app.command
 def run(file: File, *, force: Force = False) -> None:
-    """Run every stage, from the raw exports to the report."""
+    """Run every stage, from the raw exports to the report and the explorer."""
     config = load_config(file)
     _headline(pipeline.run(config, force=force), config.workspace)
+    _explorer(config.workspace, file)
 
 
 @app.command
@@ -193,6 +197,30 @@ def report(file: File, *, force: Force = False) -> None:
 
 
 @app.command
+def drift(
+    file: File,
+    *,
+    fail_on_drift: Annotated[
+        bool, Parameter(negative="", help="Exit with status 4 if there is any.")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Compare the latest sessions with those that the models learned from."""
+    found = pipeline.drift(load_config(file), force=force)["drift"]
+    print_drift(found)
+    if fail_on_drift and found["verdict"] == "drift":
+        sys.exit(4)
+
+
+@app.command
+def explore(file: File, *, force: Force = False) -> None:
+    """Write the explorer: a page on intents and sessions, for any web server."""
+    config = load_config(file)
+    pipeline.explore(config, force=force)
+    _explorer(config.workspace, file)
+
+
+@app.command
 def serve(
     file: File,
     *,
@@ -283,6 +311,11 @@ def _headline(metrics: Metrics, workspace: Path) -> None:
                 table.add_row(words.format(teacher=teacher), *cells)
         Console().print(table)
     sys.stdout.write(f"report: {workspace / 'report.html'}\n")
+
+
+def _explorer(workspace: Path, file: Path) -> None:
+    say(f"explorer: {workspace / 'explorer'}")
+    say(f"To look at it: clickintent serve {file}, or any web server for static files in that folder.")
 
 
 def _cell(metric: Metrics | None) -> str:

@@ -267,6 +267,17 @@ class ReportConfig(_Frozen):
     max_points: Annotated[int, Field(ge=100)] = 6000  # on the map of sessions
 
 
+class ExploreConfig(_Frozen):
+    """The explorer: a page on all sessions, and what of them is written for it."""
+
+    max_sessions: Annotated[int, Field(ge=1)] = 100_000  # shown one by one, drawn at random; all are counted
+    #: false: counts alone, no session; the map is empty. For whoever may not see single sessions.
+    sessions: bool = True
+    landmarks: Annotated[int, Field(ge=10)] = 2_000  # laid out by t-SNE; the others are placed beside them
+    supported: Annotated[int, Field(ge=0)] = 3_000  # sessions whose surest label is traced to its events
+    shard: Annotated[int, Field(ge=1)] = 500  # sessions in a file
+
+
 class ServeConfig(_Frozen):
     """The service, and how long it keeps what it is sent."""
 
@@ -294,6 +305,22 @@ class ServeConfig(_Frozen):
         return self
 
 
+class DriftConfig(_Frozen):
+    """What ``drift`` compares with the training window, and from where on it is an alarm."""
+
+    days: Annotated[float, Field(ge=0)] = 7.0  # the current window: the last so many; 0: all since the split
+    min_sessions: Annotated[int, Field(ge=50)] = 300  # in both windows; with fewer nothing is said
+    #: How often a run may raise any alarm though nothing has changed.
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    draws: Annotated[int, Field(ge=50)] = 400  # samples of the training window that say what chance does
+    embeddings: Annotated[int, Field(ge=100)] = 20_000  # sessions on each side whose embeddings are compared
+    #: Less is no alarm, however certain it is.
+    floor_psi: Annotated[float, Field(ge=0)] = 0.01
+    floor_js: Annotated[float, Field(ge=0)] = 0.002
+    floor_mmd: Annotated[float, Field(ge=0)] = 0.001
+    floor_new_pages: Annotated[float, Field(ge=0, le=1)] = 0.01  # share of the events
+
+
 class SimBankConfig(_Frozen):
     """The simulated bank."""
 
@@ -301,6 +328,10 @@ class SimBankConfig(_Frozen):
     sessions: Annotated[int, Field(ge=1)] = 60_000  # web sessions, roughly
     days: Annotated[int, Field(ge=2)] = 60
     start: date = date(2026, 3, 2)
+    #: How strongly the bank changes from ``drift_from`` (a share of the days) on, and what of it.
+    drift: Annotated[float, Field(ge=0, le=1)] = 0.0
+    drift_from: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    drift_in: tuple[Literal["intents", "pages", "behaviour"], ...] = ("intents", "pages", "behaviour")
 
 
 class Config(_Frozen):
@@ -330,7 +361,9 @@ class Config(_Frozen):
     tiles: TilesConfig | None = None
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
+    explore: ExploreConfig = ExploreConfig()
     serve: ServeConfig = ServeConfig()
+    drift: DriftConfig = DriftConfig()
     simbank: SimBankConfig | None = None
 
 

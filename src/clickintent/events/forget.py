@@ -35,7 +35,7 @@ from clickintent.workspace import Metrics, commit, recover
 #: Tables that other stages make, by session.
 _BY_SESSION = ("embeddings", "labels", "people")
 #: What may quote a session and cannot be searched: made again when needed.
-_REMADE = ("report.html", "proposals.yaml", ".llm", "llm", ".checkpoints")
+_REMADE = ("report.html", "explorer", "drift.json", "proposals.yaml", ".llm", "llm", ".checkpoints")
 #: Where single sessions are told as examples of an intent, the versions as they were included.
 _TAXONOMIES = ("taxonomy.yaml", "taxonomies/v*.yaml")
 #: What was learned from all sessions together.

@@ -97,9 +97,29 @@ def events_before(
     Raises:
         ValueError: if not exactly one of ``page`` and ``event_type`` is given.
     """
+    counts, reached = before_first(schema.conform(sessions, schema.SESSIONS, "sessions"), page, event_type)
+    return first_events(sessions, counts), reached[counts > 0]
+
+
+def before_first(
+    sessions: pa.Table, page: str | None, event_type: str | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """How many events each session has before the outcome, which may be all, and whether the outcome came.
+
+    Args:
+        sessions: the column ``events`` is used.
+        page: the page of the outcome; give exactly one of ``page`` and ``event_type``.
+        event_type: the event type of the outcome.
+
+    Returns:
+        (n,) counts, and (n,) bool.
+
+    Raises:
+        ValueError: if not exactly one of ``page`` and ``event_type`` is given.
+    """
     if (page is None) == (event_type is None):
         raise ValueError("give exactly one of page and event_type as the outcome")
-    offsets, events = _flat(schema.conform(sessions, schema.SESSIONS, "sessions"))
+    offsets, events = _flat(sessions)
     name, value = ("page", page) if page is not None else ("event_type", event_type)
     hits = np.flatnonzero(
         pc.fill_null(pc.equal(events.field(name), value), False).to_numpy(zero_copy_only=False)
@@ -108,8 +128,7 @@ def events_before(
     where = np.searchsorted(hits, offsets[:-1])
     first = np.append(hits, offsets[-1])[where]
     reached = first < offsets[1:]
-    counts = np.where(reached, first - offsets[:-1], np.diff(offsets))
-    return first_events(sessions, counts), reached[counts > 0]
+    return np.where(reached, first - offsets[:-1], np.diff(offsets)), reached
 
 
 def _flat(sessions: pa.Table) -> tuple[npt.NDArray[np.int64], pa.StructArray]:

@@ -15,7 +15,7 @@ from clickintent import events
 from clickintent.config import Config, SimBankConfig, load_config
 from clickintent.encoder.distributed import team
 from clickintent.events import Forgotten
-from clickintent.pipeline import encode, intents, results
+from clickintent.pipeline import encode, exploring, intents, monitoring, results
 from clickintent.pipeline.human import agreement, export_labels, import_labels
 from clickintent.pipeline.judging import check
 from clickintent.pipeline.proposing import propose
@@ -30,8 +30,10 @@ __all__ = [
     "demo",
     "distill",
     "draft_taxonomy",
+    "drift",
     "embed",
     "evaluate",
+    "explore",
     "export_labels",
     "forget",
     "import_labels",
@@ -153,13 +155,33 @@ def write_report(config: Config, *, force: bool = False) -> Metrics:
         return results.write_report(workspace, config, force)
 
 
+def explore(config: Config, *, force: bool = False) -> Metrics:
+    """Write ``explorer/``: a page and its data, for any web server.
+
+    Raises:
+        WorkspaceError: if there are no sessions, embeddings, taxonomy or student's labels.
+    """
+    with open_workspace(config.workspace) as workspace:
+        return exploring.explore(workspace, config, force)
+
+
+def drift(config: Config, *, force: bool = False) -> Metrics:
+    """Compare the latest sessions with those that the models learned from; write ``drift.json``.
+
+    Raises:
+        WorkspaceError: if there are no sessions, embeddings or student.
+    """
+    with open_workspace(config.workspace) as workspace:
+        return monitoring.drift(workspace, config, force)
+
+
 def metrics(config: Config) -> Metrics:
     """All metrics of the workspace so far, by section: what ``metrics.json`` holds."""
     return Workspace(config.workspace).metrics()
 
 
 def run(config: Config, *, force: bool = False) -> Metrics:
-    """All stages from the raw exports to the report; returns all metrics by section."""
+    """All stages from the raw exports to the report and the explorer; returns all metrics by section."""
     stages = (
         encode.ingest,
         encode.pretrain,
@@ -169,6 +191,7 @@ def run(config: Config, *, force: bool = False) -> Metrics:
         intents.distill,
         results.evaluate,
         results.write_report,
+        exploring.explore,
     )
     with open_workspace(config.workspace) as workspace:
         if config.simbank:

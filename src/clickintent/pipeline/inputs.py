@@ -96,8 +96,17 @@ def embeddings_of(workspace: Workspace, config: Config, sessions: pa.Table, need
     """
     if isinstance(config.conversion, InSessionConversion):
         return load_encoder(workspace, needed_by).embed(sessions)
+    return stored_embeddings(workspace, sessions["session_id"], needed_by)
+
+
+def stored_embeddings(workspace: Workspace, session_ids: pa.ChunkedArray, needed_by: str) -> np.ndarray:
+    """Embeddings (n, dim) of whole sessions, as ``embed`` wrote them.
+
+    Raises:
+        WorkspaceError: if there are none, or some are not there.
+    """
     stored = ds.dataset(needed(workspace, "embeddings", needed_by, "embed")).to_table()
-    index = pc.index_in(sessions["session_id"], value_set=stored["session_id"].combine_chunks())
+    index = pc.index_in(session_ids, value_set=stored["session_id"].combine_chunks())
     if index.null_count:
         raise WorkspaceError(
             f"{needed_by}: {index.null_count:,} sessions have no embedding; run 'clickintent embed' again."

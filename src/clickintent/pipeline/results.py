@@ -8,7 +8,6 @@ from __future__ import annotations
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,9 @@ import pyarrow.parquet as pq
 
 from clickintent._version import __version__
 from clickintent.config import AccountConversion, Config, InSessionConversion
-from clickintent.errors import EmptyInputError, require
-from clickintent.events.prefix import events_before
+from clickintent.errors import require
 from clickintent.pipeline.inputs import embedding_matrix, model_sessions, needed, split_at
+from clickintent.pipeline.known import outcomes, outside_files, top_intents
 from clickintent.taxonomy import Taxonomy, narrate
 from clickintent.workspace import Metrics, Workspace, file_fingerprint, fingerprint, write_text
 
@@ -53,7 +52,7 @@ def evaluate(workspace: Workspace, config: Config, force: bool) -> Metrics:
         config.evaluate,
         config.split,
         config.seed,
-        [file_fingerprint(path) for path in _outside_files(config)],
+        [file_fingerprint(path) for path in outside_files(config)],
         *(workspace.record(stage) for stage in ("embed", "label", "distill")),
     ]
     return workspace.stage("evaluate", work, made_from=made_from, outputs=[], force=force)
@@ -66,7 +65,7 @@ def write_report(workspace: Workspace, config: Config, force: bool) -> Metrics:
     def work() -> Metrics:
         sessions = model_sessions(workspace, config, "report")
         labels = pq.read_table(needed(workspace, "labels/student.parquet", "report", "distill"))
-        top = _top_intents(labels)
+        top = top_intents(labels)
         data = ReportData(
             title=config.report.title,
             metrics=workspace.metrics(),
@@ -74,7 +73,7 @@ def write_report(workspace: Workspace, config: Config, force: bool) -> Metrics:
             top_intents=top,
             taxonomy=Taxonomy.load(needed(workspace, "taxonomy.yaml", "report", "taxonomy draft")),
             map_points=_map_points(workspace, config, sessions, top),
-            outcomes=_outcomes(config, sessions),
+            outcomes=outcomes(config, sessions),
             made_at=datetime.now(UTC),
             versions={"clickintent": __version__, "python": platform.python_version()}
             | {name: version(name) for name in ("duckdb", "onnxruntime", "lightgbm")}
@@ -100,16 +99,6 @@ def _all_sessions(workspace: Workspace) -> pa.Table:
     return pq.read_table(workspace.path("sessions"), columns=columns)
 
 
-def _top_intents(labels: pa.Table) -> pa.Table:
-    """The student's most confident intent of each session."""
-    order = np.lexsort((-labels["confidence"].to_numpy(), np.asarray(labels["session_id"].to_pylist())))
-    ordered = labels.take(pa.array(order))
-    ids = ordered["session_id"].combine_chunks()
-    is_first = np.ones(len(ids), bool)
-    is_first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
-    return ordered.filter(pa.array(is_first)).select(["session_id", "intent_id", "confidence"])
-
-
 def _map_points(workspace: Workspace, config: Config, sessions: pa.Table, top: pa.Table) -> pa.Table:
     from clickintent.report import project
 
@@ -130,36 +119,3 @@ def _map_points(workspace: Workspace, config: Config, sessions: pa.Table, top: p
             "narrative": pa.array(narrate(sample), pa.string()),
         }
     )
-
-
-def _outcomes(config: Config, sessions: pa.Table) -> pa.Table | None:
-    """What is known to have happened, by session: session_id, outcome ("none" included)."""
-    match config.conversion:
-        case AccountConversion() as outcome:
-            from clickintent.downstream import account_outcomes
-            from clickintent.pipeline.measure import read_outside
-
-            conversions = read_outside(outcome.path, "conversion.path", config.privacy)
-            try:
-                found = account_outcomes(sessions, conversions, outcome.horizon_days)
-            except EmptyInputError:
-                return None
-            ids = sessions["session_id"].take(pa.array(found.rows))
-            return pa.table({"session_id": ids, "outcome": pa.array(found.labels, pa.string())})
-        case InSessionConversion() as outcome:
-            cut, reached = events_before(sessions, page=outcome.page, event_type=outcome.event_type)
-            name = str(outcome.page or outcome.event_type)
-            return pa.table({"session_id": cut["session_id"], "outcome": np.where(reached, name, "none")})
-    return None
-
-
-def _outside_files(config: Config) -> list[Path]:
-    """Files beside the workspace that the results depend on."""
-    found = []
-    if isinstance(config.conversion, AccountConversion):
-        found.append(config.conversion.path)
-    if config.tiles:
-        found.append(config.tiles.path)
-    if config.evaluate.truth:
-        found.append(config.evaluate.truth)
-    return [path for path in found if path.exists()]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn needs it
 
 _COMPONENTS = 20
@@ -33,6 +31,9 @@ def project(embeddings: np.ndarray, *, seed: int) -> np.ndarray:
 
 
 def _layout(points: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.decomposition import PCA  # here, because it is slow to import
+    from sklearn.manifold import TSNE
+
     n = len(points)
     if n == 1:
         return np.zeros((1, 2))

@@ -18,7 +18,7 @@ OTHER = "~other"  # not an intent id: those begin with a letter
 COLOURS = 10  # intents with a colour of their own
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
-_Z = 1.959964  # of a 95 % interval
+Z = 1.959964  # of a 95 % interval
 _MOVERS = 12
 
 
@@ -132,9 +132,9 @@ def wilson(hits: int, n: int) -> Interval | None:
     """A share with its 95 % interval (Wilson 1927), sessions taken as independent."""
     if n == 0:
         return None
-    p, z2 = hits / n, _Z * _Z
+    p, z2 = hits / n, Z * Z
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    half = Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return Interval(p, min(max(0.0, centre - half), p), max(min(1.0, centre + half), p))
 
 
@@ -185,6 +185,18 @@ class Mover:
         return "rises" if self.change.value > 0 else "falls"
 
 
+def share_changes(before: np.ndarray, after: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shares of k intents in two sets of sessions, (k,) each, and half the 95 % interval of their difference.
+
+    Intervals are of the difference of two shares (normal), sessions taken as independent.
+
+    Args:
+        before: (n1,) intent of each session, −1 for none; after: (n2,) likewise. Neither may be empty.
+    """
+    p, q = (np.bincount(some[some >= 0], minlength=k) / len(some) for some in (before, after))
+    return p, q, Z * np.sqrt(p * (1 - p) / len(before) + q * (1 - q) / len(after))
+
+
 def movers(sessions: Sessions, found: Sequence[Intent]) -> list[Mover]:
     """The intents whose share changed most between the halves of the period, risers first.
 
@@ -196,10 +208,9 @@ def movers(sessions: Sessions, found: Sequence[Intent]) -> list[Mover]:
     n1, n2 = int((~late).sum()), int(late.sum())
     if min(n1, n2) < 100:
         return []
-    used, k = sessions.intent >= 0, len(sessions.intent_ids)
-    before = np.bincount(sessions.intent[used & ~late], minlength=k) / n1
-    after = np.bincount(sessions.intent[used & late], minlength=k) / n2
-    half = _Z * np.sqrt(before * (1 - before) / n1 + after * (1 - after) / n2)
+    before, after, half = share_changes(
+        sessions.intent[~late], sessions.intent[late], len(sessions.intent_ids)
+    )
     index = {intent_id: i for i, intent_id in enumerate(sessions.intent_ids)}
     all_of_them = []
     for intent in found:

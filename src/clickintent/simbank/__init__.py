@@ -33,6 +33,7 @@ from clickintent.config import SimBankConfig
 from clickintent.progress import progress
 from clickintent.simbank import app, export, truth
 from clickintent.simbank.address import Pool, Texts
+from clickintent.simbank.change import change_of, fewer_visits, hurried, new_section, shorter
 from clickintent.simbank.dirt import BOT_SHARE, Leaks, make_bots, make_damage, make_leaks
 from clickintent.simbank.intents import TILES
 from clickintent.simbank.latent import Floats, build_latent
@@ -174,17 +175,21 @@ def _chunk(
     path = make_path(rng, chain, people, days + HORIZON_DAYS)
     accounts = account_ids(people.number, seed)
     on_web = web_visits(rng, chain, people, path, calendar, days)
+    change, changing = change_of(config), np.random.default_rng([seed, first, 1])
+    on_web = fewer_visits(changing, change, chain, on_web)
     cookies = make_cookies(rng, people, on_web)
     sessions = make_sessions(rng, pages, chain, on_web, cookies, origin)
-    views = browse(rng, pages, sessions)
+    sessions = shorter(changing, change, sessions, origin)
+    views = hurried(change, sessions, browse(rng, pages, sessions), origin)
     n_cookies = int(sessions.cookie.max(initial=-1)) + 1
     bots, bot_views = make_bots(rng, len(sessions.start), n_cookies, days, origin)
     views = views.followed_by(bot_views, len(sessions.start))
     sessions = joined(sessions, bots)
     events = expand(rng, pages, sessions, views)
+    views = new_section(changing, change, sessions, views, origin)
     damage = make_damage(rng, len(events.at))
     names = export.cookie_names(rng, sessions)
-    texts = Texts(Pool(), pages, leaks)
+    texts = Texts(Pool(), pages, leaks, change.site_pages)
     web = export.web_table(
         rng, pages, texts, leaks, sessions, views, events, damage, names, accounts, first_event
     )

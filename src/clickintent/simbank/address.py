@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from clickintent.simbank.dirt import GARBAGE, TERM_LEAK_SHARE, TITLE_LEAK_SHARE, URL_LEAK_SHARE, Leaks
 from clickintent.simbank.intents import CAMPAIGNS
 from clickintent.simbank.latent import Ints
-from clickintent.simbank.pages import PAGES
+from clickintent.simbank.pages import PAGES, Page
 from clickintent.simbank.site import AFFILIATE, BRAND, CHANNELS, HOST, Site
 from clickintent.simbank.web import Sessions, Views
 
@@ -71,11 +71,11 @@ class Pool:
 class Texts:
     """The texts that do not change, each kind from its first code on."""
 
-    def __init__(self, pool: Pool, site: Site, leaks: Leaks) -> None:
-        self.pool = pool
-        self.urls = pool.add([HOST + page.path for page in PAGES])
-        self.titles = pool.add([f"{page.title} | {BRAND}" for page in PAGES])
-        self.bodies = pool.add([page.text for page in PAGES])
+    def __init__(self, pool: Pool, site: Site, leaks: Leaks, pages: tuple[Page, ...] = PAGES) -> None:
+        self.pool, self.pages = pool, pages
+        self.urls = pool.add([HOST + page.path for page in pages])
+        self.titles = pool.add([f"{page.title} | {BRAND}" for page in pages])
+        self.bodies = pool.add([page.text for page in pages])
         self.referrers = pool.add(_REFERRERS)
         self.sources = pool.add([source for _, source, _ in CHANNELS])
         self.mediums = pool.add([medium for _, _, medium in CHANNELS])
@@ -86,10 +86,10 @@ class Texts:
         self.leaked_titles = pool.add(pc.binary_join_element_wise(leaks.titles, BRAND, " | "))
         self.garbage = pool.add(GARBAGE)
         self.forms = pool.add(
-            [page.path.split("/")[2] if page.role == "apply" else page.key for page in PAGES]
+            [page.path.split("/")[2] if page.role == "apply" else page.key for page in pages]
         )
-        self.calls = pool.add([f"{HOST}/apply?from={page.key}" for page in PAGES])
-        self.files = pool.add([f"/documents/{page.key.replace('_', '-')}/{_FILES[0]}" for page in PAGES])
+        self.calls = pool.add([f"{HOST}/apply?from={page.key}" for page in pages])
+        self.files = pool.add([f"/documents/{page.key.replace('_', '-')}/{_FILES[0]}" for page in pages])
         self.method = pool.add(["password"])
 
 
@@ -137,8 +137,8 @@ def _addresses(
 ) -> Ints:
     """Static addresses as codes of the pool; the others are put together and added to it."""
     m = len(views.page)
-    path = np.array(["{" in page.path for page in PAGES])[views.page]
-    role_token = np.array([page.role in ("apply", "login") for page in PAGES])[views.page]
+    path = np.array(["{" in page.path for page in texts.pages])[views.page]
+    role_token = np.array([page.role in ("apply", "login") for page in texts.pages])[views.page]
     token = human & role_token & (rng.random(m) < _TOKEN_SHARE)
     campaign = sessions.campaign[views.session]
     landed = (views.index == 0) & (campaign >= 0)
@@ -147,7 +147,7 @@ def _addresses(
 
     code = texts.urls + views.page
     rows = np.flatnonzero(path | token | landed | searched | leak)
-    base = _with_ids(rng, sessions, views, rows)
+    base = _with_ids(rng, texts, sessions, views, rows)
     empty = pa.array([""] * 1)
 
     def query(where: npt.NDArray[np.bool_], values: pa.Array) -> pa.Array:
@@ -173,11 +173,13 @@ def _addresses(
     return code
 
 
-def _with_ids(rng: np.random.Generator, sessions: Sessions, views: Views, rows: Ints) -> pa.Array:
+def _with_ids(
+    rng: np.random.Generator, texts: Texts, sessions: Sessions, views: Views, rows: Ints
+) -> pa.Array:
     """Addresses without query; placeholders are filled with a branch, a job or an application's id."""
     page = views.page[rows]
     heads, tails, kinds = [], [], []
-    for p in PAGES:
+    for p in texts.pages:
         head, _, rest = p.path.partition("{")
         kind, _, tail = rest.partition("}")
         heads.append(HOST + head)

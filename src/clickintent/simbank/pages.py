@@ -608,3 +608,52 @@ def _parse() -> tuple[Page, ...]:
 
 #: Every page template of the site.
 PAGES: tuple[Page, ...] = _parse()
+
+#: A section that opens only where the bank changes (see ``change``); one page of each role.
+NEW_PAGES: tuple[Page, ...] = (
+    Page(
+        "instalments",
+        "/instalments",
+        "instalments",
+        "hub",
+        "Pay in Instalments",
+        "Split a purchase into monthly parts after you made it: which purchases qualify, what it costs and "
+        "how to begin, all in one place.",
+    ),
+    Page(
+        "instalments_plan",
+        "/instalments/plan",
+        "instalments",
+        "product",
+        "The Twelve Month Instalment Plan",
+        "Turn any card purchase over one hundred dollars into twelve equal parts with one fixed monthly fee "
+        "and no interest on top.",
+    ),
+    Page(
+        "instalments_calc",
+        "/instalments/calculator",
+        "instalments",
+        "calculator",
+        "Instalment Calculator",
+        "Enter a price and a number of months and see the monthly part, the fee and the total before you "
+        "commit to a plan.",
+    ),
+    Page(
+        "instalments_how",
+        "/instalments/how-it-works",
+        "instalments",
+        "article",
+        "How Paying in Instalments Works",
+        "When a plan is cheaper than carrying a balance, what happens if you miss a part, and how it shows "
+        "on your credit report.",
+    ),
+    Page(
+        "help_instalments",
+        "/help/instalments",
+        "help",
+        "help",
+        "Help with an Instalment Plan",
+        "Pay off a plan early, move its payment date, return what you bought, or ask why a purchase does not "
+        "qualify for one.",
+    ),
+)

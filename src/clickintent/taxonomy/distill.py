@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from clickintent.config import StudentConfig
 from clickintent.errors import require
@@ -269,6 +268,8 @@ def _abstention(
 
 
 def _one_intent(probability: np.ndarray, student: np.ndarray, teacher: np.ndarray) -> dict[str, Any]:
+    from sklearn.metrics import average_precision_score  # here, because it is slow to import
+
     right, given, there = int((student & teacher).sum()), int(student.sum()), int(teacher.sum())
     return {
         "precision": right / given if given else None,

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-from sklearn.metrics import adjusted_mutual_info_score
 
 from clickintent.taxonomy.agreement import kappa
 from clickintent.taxonomy.taxonomy import Taxonomy
@@ -95,6 +93,8 @@ def together(present: np.ndarray, weights: np.ndarray, taxonomy: Taxonomy, limit
 
 def alike(taxonomy: Taxonomy, limit: float) -> Gate:
     """The highest cosine of two intents' words (TF-IDF of names, definitions and what they include)."""
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer  # slow to import
+
     texts = [" ".join([i.name, i.definition, *i.includes]) for i in taxonomy.intents]
     counts = HashingVectorizer(norm=None, alternate_sign=False, token_pattern=r"(?u)\b\w\w+\b").transform(
         texts
@@ -140,6 +140,8 @@ def stability(
         first, second: (n, k) and (n, m) confidences, 0 for no label.
         names: k and m names.
     """
+    from sklearn.metrics import adjusted_mutual_info_score  # here, because it is slow to import
+
     a, b = (np.where(c.max(axis=1) > 0, c.argmax(axis=1), -1) for c in (first, second))
     of_a = a[:, None] == np.arange(first.shape[1])
     of_b = b[:, None] == np.arange(second.shape[1])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
 
 from clickintent import schema
 from clickintent.taxonomy.content import Contents, fold, page_words, read_contents, shorten
@@ -108,6 +107,8 @@ def calibrate(similarity: np.ndarray, clusters: np.ndarray) -> tuple[float, floa
     features = _features(similarity).reshape(-1, 2)
     if k == 1 or is_member.all() or not np.any(similarity > 0):
         return _CALIBRATION
+    from sklearn.linear_model import LogisticRegression  # here, because it is slow to import
+
     model = LogisticRegression(C=100.0).fit(features, is_member.ravel())
     a, b = (float(x) for x in model.coef_[0])
     if a < 0 or b < 0:  # more alike would count as less likely

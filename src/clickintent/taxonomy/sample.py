@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from clickintent.errors import DataError, EmptyInputError
 
@@ -31,6 +29,9 @@ def cluster(embeddings: np.ndarray, k: int, *, seed: int) -> np.ndarray:
         EmptyInputError: if there is no row.
         DataError: if an embedding is not finite.
     """
+    from sklearn.cluster import MiniBatchKMeans  # here, because it is slow to import
+    from sklearn.exceptions import ConvergenceWarning
+
     embeddings = np.asarray(embeddings, dtype=np.float32)
     if embeddings.ndim != 2 or len(embeddings) == 0:
         raise EmptyInputError("no session to cluster; the taxonomy needs at least one embedded session.")
