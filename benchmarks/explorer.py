@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import resource
 import shutil
 import subprocess
@@ -134,7 +135,10 @@ def sizes(folder: Path) -> dict[str, Any]:
         raw = path.read_bytes()
         return {"bytes": len(raw), "gzip": len(gzip.compress(raw, 6))}
 
-    found = {path.name: packed(path) for path in sorted(data.iterdir()) if path.is_file()}
+    overview = data / "overview.json"
+    data = data / json.loads(overview.read_text(encoding="utf-8"))["run"]
+    files = [overview, *(path for path in sorted(data.iterdir()) if path.is_file())]
+    found: dict[str, Any] = {path.name: packed(path) for path in files}
     for name in ("sessions", "intents"):
         files = sorted((data / name).glob("*.json"))
         largest = max(files, key=lambda path: path.stat().st_size)

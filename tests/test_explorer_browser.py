@@ -115,7 +115,17 @@ def files(folder: Path) -> Iterator[str]:
 
 
 def data(config: Config, name: str) -> Any:
-    return json.loads((config.workspace / "explorer" / "data" / name).read_text())
+    folder = config.workspace / "explorer" / "data"
+    return json.loads((folder / ("" if name == "overview.json" else run(config)) / name).read_text())
+
+
+def run(config: Config) -> str:
+    return str(json.loads((config.workspace / "explorer" / "data" / "overview.json").read_text())["run"])
+
+
+def place(link: str) -> int:
+    """Where a session is, by the link to it."""
+    return int(link.split("/sessions/")[1].split("/")[0])
 
 
 def number(text: str | None) -> int:
@@ -168,8 +178,8 @@ def test_an_intent_leads_to_a_session_and_its_labels(page: Page, server: str, co
     strip = page.locator(".strip").first
     expect(strip.locator(".name")).to_have_text(row["name"])
     strip.get_by_role("link").first.click()
-    page.wait_for_url("**/#/sessions/*")
-    index = int(page.url.rsplit("/", 1)[1])
+    page.wait_for_url("**/#/sessions/*/*")
+    index = place(page.url)
     session = data(config, f"sessions/{index // about['shard']}.json")[index % about["shard"]]
     expect(page.locator(".timeline li")).to_have_count(len(session["events"]))
     expect(page.locator(".label")).to_have_count(len(session["labels"]))
@@ -184,18 +194,15 @@ def test_an_intent_leads_to_a_session_and_its_labels(page: Page, server: str, co
 
 def test_the_nearest_sessions_are_those_of_the_embeddings(page: Page, server: str, config: Config) -> None:
     about = data(config, "overview.json")
-    folder = config.workspace / "explorer" / "data"
+    folder = config.workspace / "explorer" / "data" / run(config)
     vectors = np.fromfile(folder / "vectors.bin", np.int8).reshape(about["points"]["n"], -1).astype(int)
     order = np.argsort(-(vectors @ vectors[0]), kind="stable")
     expected = [int(i) for i in order if i != 0][:8]
     page.goto(f"{server}#/sessions/0")
     links = page.locator("section").filter(has_text="Most like it").locator(".strip a:first-child")
     expect(links).to_have_count(8)
-    found = [
-        int(link.get_attribute("href").rsplit("/", 1)[1])
-        for link in links.all()
-        if "sessions" in str(link.get_attribute("href"))
-    ]
+    hrefs = [str(link.get_attribute("href")) for link in links.all()]
+    found = [place(href) for href in hrefs if "sessions" in href]
     similar = vectors @ vectors[0]
     assert [similar[i] for i in found] == [similar[i] for i in expected]
 
@@ -235,6 +242,9 @@ def test_the_map_by_keyboard_and_a_session_of_it(page: Page, server: str, config
     expect(canvas.locator("canvas").first).to_be_visible()
     before = canvas.screenshot()
     canvas.focus()
+    page.keyboard.press("Enter")  # all is in view
+    assert number(page.locator("aside h2").text_content()) == data(config, "overview.json")["shown"]
+    page.keyboard.press("Escape")
     for key in ("ArrowRight", "ArrowUp", "+", "+"):
         page.keyboard.press(key)
     page.wait_for_timeout(300)
@@ -292,6 +302,7 @@ def test_decisions_are_written_where_the_terminal_writes_them(
     page.wait_for_url(f"**/#/review/{other.id}")  # the next one
     assert Taxonomy.load(path).intents[0].is_approved
 
+    page.once("dialog", lambda asked: asked.accept())
     page.get_by_label("It is the same as").select_option(one.id)
     page.get_by_role("button", name="Merge into it").click()
     expect(page.locator(".said")).to_contain_text("Written: merge")
@@ -347,7 +358,7 @@ def test_as_files_nothing_can_be_decided_and_hostile_data_is_text(
         "pages": [{"page": ATTACK, "title": ATTACK}] * len(pages["pages"]),
         "types": [ATTACK] * len(pages["types"]),
     }
-    (folder / "data" / "pages.json").write_text(json.dumps(pages))
+    (folder / "data" / about["run"] / "pages.json").write_text(json.dumps(pages))
     with files(folder) as site:
         for route in (*TABS, f"intents/{about['intents'][0]['id']}", "sessions/0"):
             page.goto(f"{site}#/{route}")
@@ -357,6 +368,39 @@ def test_as_files_nothing_can_be_decided_and_hostile_data_is_text(
         page.goto(f"{site}#/review")
         expect(page.locator(".banner")).to_contain_text("nothing can be decided here")
         expect(page.get_by_role("button")).to_have_count(0)
+
+
+def test_what_was_made_anew_is_told_and_not_mixed(page: Page, config: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(config.workspace / "explorer", folder)
+    about = data(config, "overview.json")
+    run = folder / "data" / about["run"]
+    session = data(config, "sessions/0.json")[1]
+    with files(folder) as site:
+        page.goto(f"{site}#/sessions/1/{session['id']}")
+        expect(page.locator(".timeline li")).to_have_count(len(session["events"]))
+        page.goto(f"{site}#/sessions/2/{session['id']}")
+        expect(page.locator("[role=alert]")).to_contain_text("made anew")
+        run.rename(run.with_name("0123456789ab"))
+        page.goto(f"{site}#/intents/{about['intents'][0]['id']}")
+        expect(page.locator("[role=alert]")).to_contain_text("Reload the page")
+
+
+def test_the_way_back_leads_to_the_same_list(page: Page, server: str, config: Config) -> None:
+    about = data(config, "overview.json")
+    page.goto(f"{server}#/sessions")
+    page.get_by_role("combobox", name="Intent").select_option(about["intents"][0]["id"])
+    page.get_by_role("combobox", name="Order").select_option("surest first")
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".pager")).to_contain_text("2 of")
+    page.wait_for_load_state("networkidle")
+    first = page.locator(".strip a").first
+    link = first.get_attribute("href")
+    first.click()
+    page.wait_for_url(f"**/{link}")
+    page.go_back()
+    expect(page.locator(".pager")).to_contain_text("2 of")
+    expect(first).to_have_attribute("href", str(link))
 
 
 def test_without_sessions_it_says_so(page: Page, config: Config, tmp_path: Path) -> None:

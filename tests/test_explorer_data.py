@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,21 @@ from clickintent.config import (
     Config,
     ExploreConfig,
     InSessionConversion,
+    LabelsConfig,
     PrivacyConfig,
+    StudentConfig,
 )
 from clickintent.errors import WorkspaceError
-from clickintent.explorer.details import Counts, Labels, detail
+from clickintent.explorer.details import OTHER, Counts, Labels, detail
 from clickintent.explorer.folder import Export, compact, write
 from clickintent.explorer.layout import lay_out
 from clickintent.explorer.overview import compared
-from clickintent.explorer.rates import lift
+from clickintent.explorer.rates import difference, lift, rates, shares
 from clickintent.explorer.sessions import Sessions, Visits
 from clickintent.explorer.shown import public_id
 from clickintent.explorer.support import supported
 from clickintent.explorer.tally import tally
-from clickintent.taxonomy import Taxonomy
+from clickintent.taxonomy import IntentLabeler, Taxonomy
 from workspaces import workspace
 
 N = 420
@@ -114,22 +117,29 @@ def data(config: Config) -> Path:
     return config.workspace / "explorer" / "data"
 
 
+def of_run(config: Config) -> Path:
+    """The folder of all files but overview.json."""
+    run = json.loads((data(config) / "overview.json").read_text(encoding="utf-8"))["run"]
+    return data(config) / run
+
+
 def load(config: Config, name: str) -> Any:
-    return json.loads((data(config) / name).read_text(encoding="utf-8"))
+    folder = data(config) if name == "overview.json" else of_run(config)
+    return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
 def intents(config: Config) -> dict[str, Any]:
-    return {path.stem: load(config, f"intents/{path.name}") for path in data(config).glob("intents/*.json")}
+    return {path.stem: load(config, f"intents/{path.name}") for path in of_run(config).glob("intents/*.json")}
 
 
 def sessions(config: Config) -> list[dict[str, Any]]:
-    files = sorted(data(config).glob("sessions/*.json"), key=lambda path: int(path.stem))
+    files = sorted(of_run(config).glob("sessions/*.json"), key=lambda path: int(path.stem))
     return [session for file in files for session in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def columns(config: Config) -> dict[str, np.ndarray]:
     types = {"f32": "<f4", "u32": "<u4", "u16": "<u2", "u8": "u1"}
-    points, raw = load(config, "overview.json")["points"], (data(config) / "points.bin").read_bytes()
+    points, raw = load(config, "overview.json")["points"], (of_run(config) / "points.bin").read_bytes()
     for column in points["columns"].values():
         assert column["offset"] % np.dtype(types[column["type"]]).itemsize == 0
     return {
@@ -199,8 +209,10 @@ def test_counts_add_up(made: Config) -> None:
     for row in overview["intents"]:
         one = intents(made)[row["id"]]
         assert sum(one["hours"]) == sum(one["weekdays"]) == row["sessions"]
-        for part in ("sources", "devices"):
-            assert sum(r["share"] for r in one[part]) == pytest.approx(1, abs=1e-3)
+        assert sum(r["share"] for r in one["devices"]) == pytest.approx(1, abs=1e-5)
+        # the campaign of one person would be "other" alone, and is left out
+        assert round(row["sessions"] * (1 - sum(r["share"] for r in one["sources"]))) in (0, 1)
+        assert OTHER not in [r["name"] for r in one["sources"]]
 
 
 def test_rates_and_changes_have_intervals_around_them(made: Config) -> None:
@@ -209,6 +221,7 @@ def test_rates_and_changes_have_intervals_around_them(made: Config) -> None:
     assert 0 < low < value < high < 1
     assert overview["compared"] == "the last 7 days with the 7 days before"
     assert overview["outcome"] == "its account takes a product within 5 days"
+    assert overview["sure"] is None  # there is no student, only labels
     for row in overview["intents"]:
         change = row["change"]
         assert change["low"] <= change["after"] - change["before"] + 1e-4
@@ -238,7 +251,7 @@ def test_columns_decode_and_say_what_the_sessions_say(made: Config) -> None:
 
 def test_vectors_are_the_embeddings_of_the_points(made: Config) -> None:
     dim = load(made, "overview.json")["points"]["vectors"]["dim"]
-    vectors = np.frombuffer((data(made) / "vectors.bin").read_bytes(), np.int8).reshape(N, dim)
+    vectors = np.frombuffer((of_run(made) / "vectors.bin").read_bytes(), np.int8).reshape(N, dim)
     stored = pq.read_table(made.workspace / "embeddings")
     by_id = {public_id(id_): v for id_, v in zip(*stored.to_pydict().values(), strict=True)}
     wanted = np.array([by_id[session["id"]] for session in sessions(made)])
@@ -250,7 +263,7 @@ def test_sessions_tell_their_events_and_the_teachers_evidence(made: Config) -> N
     original = {public_id(row["session_id"]): row for row in rows()}
     pages = load(made, "pages.json")
     quoted = 0
-    assert [len(json.loads(p.read_text())) for p in data(made).glob("sessions/*.json")].count(64) == N // 64
+    assert [len(json.loads(p.read_text())) for p in of_run(made).glob("sessions/*.json")].count(64) == N // 64
     for session in sessions(made):
         row = original[session["id"]]
         told = [
@@ -301,7 +314,7 @@ def test_nobody_is_named_and_nothing_that_few_share_is_counted(made: Config) -> 
         for secret in (row["visitor_id"], row["account_id"], row["session_id"]):
             assert secret is None or secret.encode() not in raw
     for name in ("overview.json", *(f"intents/{id_}.json" for id_ in intents(made))):
-        text = (data(made) / name).read_text(encoding="utf-8")
+        text = compact(load(made, name))
         assert RARE_CAMPAIGN not in text
         assert RARE_TEXT not in text
     rare = next(i for i, p in enumerate(load(made, "pages.json")["pages"]) if p["page"] == RARE_PAGE)
@@ -331,7 +344,7 @@ def test_every_string_is_one_that_the_tables_or_the_taxonomy_publish(made: Confi
         allowed |= {public_id(row["session_id"])}
         allowed |= {str(e[name]) for e in row["events"] for name in ("page", "title", "text", "event_type")}
     contract = CONTRACT.read_text(encoding="utf-8")
-    names = ["pages.json", *(str(p.relative_to(data(made))) for p in data(made).glob("*/*.json"))]
+    names = ["pages.json", *(str(p.relative_to(of_run(made))) for p in of_run(made).glob("*/*.json"))]
     for name in names:
         for text in strings(load(made, name)):
             assert text in allowed or re.search(rf"\b{re.escape(text)}\b", contract), (name, text)
@@ -350,12 +363,17 @@ def test_the_same_again_is_skipped_and_equal(made: Config, capsys: pytest.Captur
 
 def test_drift_is_copied_once_it_is_there(made: Config) -> None:
     path = made.workspace / "drift.json"
-    path.write_text('{"verdict":"none"}')
+    row = {"page": "/new", "title": None, "share": 0.1, "first_seen": "2026-04-24T00:00:00+00:00"}
+    seen = [{**row, "sessions": 3}, {**row, "page": "/of-two", "sessions": 2}]
+    path.write_text(json.dumps({"verdict": "none", "new_pages": seen}))
+    before = load(made, "overview.json")["run"]
     pipeline.explore(made)
-    assert load(made, "drift.json") == {"verdict": "none"}
+    assert load(made, "drift.json") == {"verdict": "none", "new_pages": seen[:1]}
+    assert [p.name for p in data(made).iterdir() if p.is_dir()] == [load(made, "overview.json")["run"]]
+    assert load(made, "overview.json")["run"] != before
     path.unlink()
     pipeline.explore(made)
-    assert not (data(made) / "drift.json").exists()
+    assert not (of_run(made) / "drift.json").exists()
 
 
 def test_without_sessions_only_counts_are_written(made: Config) -> None:
@@ -367,8 +385,8 @@ def test_without_sessions_only_counts_are_written(made: Config) -> None:
     assert overview["points"]["vectors"] is None
     assert overview["sessions"] == N
     assert overview["intents"] == full["intents"]
-    assert not list(data(closed).glob("sessions/*"))
-    assert not list(data(closed).glob("*.bin"))
+    assert not list(of_run(closed).glob("sessions/*"))
+    assert not list(of_run(closed).glob("*.bin"))
     review = load(closed, "review.json")
     assert not [e for intent in review["intents"] for e in intent["examples"]]
     assert not [e for one in intents(closed).values() for e in (*one["surest"], *one["some"])]
@@ -419,6 +437,49 @@ def test_one_session_is_enough(tmp_path: Path, made: Config) -> None:
     assert session["outcome"] is None
 
 
+def test_rates_of_few_accounts_are_not_told(made: Config) -> None:
+    def few(people: int) -> Config:
+        privacy = PLAIN.model_copy(update={"min_people": people})
+        return made.model_copy(update={"privacy": privacy})
+
+    accounts: dict[int, set[str]] = {}
+    original = {public_id(row["session_id"]): row for row in rows()}
+    for session in sessions(made):
+        student = [label["intent"] for label in session["labels"] if label["source"] == "student"]
+        if session["outcome"] is not None and student:
+            accounts.setdefault(student[0], set()).add(original[session["id"]]["account_id"])
+    least = min(map(len, accounts.values()))
+    pipeline.explore(few(least + 1))
+    for place, row in enumerate(load(made, "overview.json")["intents"]):
+        is_told = len(accounts.get(place, ())) > least
+        one = load(made, f"intents/{row['id']}.json")
+        assert (row["rate"] is not None) == is_told
+        assert is_told or one["lift"] is None
+        assert all(o["sessions"] > least for o in one["outcomes"])
+        assert all(not 0 < c[name] <= least for c in one["confusions"] for name in ("both", "teacher"))
+    pipeline.explore(made)
+
+
+def test_sessions_whose_intent_is_sure_are_counted(made: Config) -> None:
+    rng = np.random.default_rng(0)
+    student = IntentLabeler(StudentConfig(epochs=1, hidden=4))
+    student.fit(rng.normal(size=(40, 8)).astype(np.float32), rng.random((40, 2)), ("a", "b"))
+    labels = pq.read_table(made.workspace / "labels" / "student.parquet")
+    best = np.asarray(labels.group_by("session_id").aggregate([("confidence", "max")])["confidence_max"])
+    student.threshold = round(float(best.min()), 3) + 0.001  # not the least sure ones
+    student.save(made.workspace / "student")
+    strict = {"explore": EXPLORE.model_copy(update={"supported": 0})}
+    pipeline.explore(made.model_copy(update=strict))
+    wanted = {"threshold": pytest.approx(student.threshold), "sessions": (best >= student.threshold).sum()}
+    assert load(made, "overview.json")["sure"] == wanted
+    assert 0 < wanted["sessions"] < len(best)
+    strict["labels"] = LabelsConfig(min_confidence=0.2, min_precision=1.0)  # is never reached
+    pipeline.explore(made.model_copy(update=strict))
+    assert load(made, "overview.json")["sure"] == {"threshold": 1.0, "sessions": 0}
+    shutil.rmtree(made.workspace / "student")
+    pipeline.explore(made)
+
+
 def test_an_outcome_inside_the_session_is_told(made: Config) -> None:
     outcome = InSessionConversion(kind="in_session", page="/cards/travel")
     inside = made.model_copy(update={"conversion": outcome})
@@ -465,16 +526,21 @@ def test_a_tally_counts_what_enough_people_share(entries: list[tuple[int, int, i
         assert found.of(g)[1].tolist() == sorted(found.of(g)[1], reverse=True)
 
 
-def test_neighbours_and_confusions_are_of_the_right_sessions() -> None:
-    """Every visitor: intent 0, then 1, then one without; the teacher says 1 where the student says 0."""
-    people, k = 5, 3
+def counted(people: int, page: list[int] | None = None, *titles: str | None) -> Counts:
+    """Every visitor: intent 0, then 1, then one without; the teacher says 1 where the student says 0.
+
+    Args:
+        page: of each session, its place among ``titles``: all of one address.
+    """
+    k = 3
     start = np.arange(people * k, dtype=np.int64) * DAY
     intent = np.tile([0, 1, -1], people)
     text = np.full(len(start), "x", object)
-    counted = Counts(
+    return Counts(
         sessions=Sessions(
             start=start,
             visitor=np.repeat(np.arange(people), k),
+            cluster=np.repeat(np.arange(people), k),
             link=text,
             intent=intent,
             confidence=np.ones(len(start), np.float32),
@@ -484,14 +550,31 @@ def test_neighbours_and_confusions_are_of_the_right_sessions() -> None:
             intent_ids=("a", "b"),
             outcomes=("none",),
         ),
-        visits=Visits(np.arange(len(start) + 1), np.zeros(len(start), np.int32), (("/", None),)),
+        visits=Visits(
+            np.arange(len(start) + 1),
+            np.array(page or [0] * len(start), np.int32),
+            tuple(("/", title) for title in titles or (None,)),
+        ),
         embeddings=np.eye(2, dtype=np.float32)[np.maximum(intent, 0)],
         labels=Labels((np.flatnonzero(intent >= 0), intent[intent >= 0]), np.where(intent == 0, 1, intent)),
         shown=np.arange(len(start)),
         min_people=2,
         seed=1,
     )
-    first, second = (detail(counted, i, None) for i in range(2))
+
+
+def test_a_page_of_several_titles_is_one_page_with_that_of_most() -> None:
+    """Intent 0 has sessions 0, 3, 6, 9; min_people is 2."""
+    found = counted(4, [0, 1, 1, 2, 1, 1, 2, 1, 1, 3, 1, 1], "A", None, "Most", "One person's")
+    assert detail(found, 0, None)["entries"] == [{"page": 2, "share": 1.0, "overall": 1.0}]
+    alone = counted(3, [0, 1, 2, 3, 4, 5, 6, 7, 8], *"ABCDEFGHI")  # each title is one person's
+    assert detail(alone, 0, None)["entries"] == []
+
+
+def test_neighbours_and_confusions_are_of_the_right_sessions() -> None:
+    people = 5
+    both = counted(people)
+    first, second = (detail(both, i, None) for i in range(2))
     assert [(r["intent"], r["sessions"]) for r in first["before"]] == [(-1, people)]
     assert [(r["intent"], r["sessions"]) for r in first["after"]] == [(1, people)]
     assert [(r["intent"], r["sessions"], r["share"]) for r in second["before"]] == [(0, people, 1.0)]
@@ -508,6 +591,52 @@ def test_a_lift_is_a_ratio_with_an_interval_around_it() -> None:
     assert lift(2, 10, 4, 20) is None
     assert (lift(0, 100, 100, 1000) or [])[:2] == [0.0, 0.0]
     assert lift(0, 0, 0, 0) is None
+
+
+@pytest.mark.parametrize("times", [1, 8])
+def test_intervals_are_as_wide_as_the_clusters_are_few(times: int) -> None:
+    """Each of 600 people's session again and again: no more is known, and the intervals say so."""
+    rng = np.random.default_rng(2)
+    group, hit = rng.integers(-1, 2, 600), rng.random(600) < 0.3
+    who = np.repeat(np.arange(600), times)
+    found = rates(np.repeat(group, times), np.repeat(hit, times), who, 3)
+    size = np.bincount(group[group >= 0], minlength=3)
+    assert found.clusters.tolist() == size.tolist()
+    assert found.worth[:2] == pytest.approx(size[:2] - 1)
+    assert (found.worth <= found.known).all()
+    assert found.rate(2) is found.lift(2) is None
+    share, worth = shares(np.repeat(group, times), who, 3)
+    assert share == pytest.approx(size / 600)
+    assert worth[:2] == pytest.approx([599, 599])
+    once = rates(group, hit, np.arange(600), 3)
+    assert found.rate(0) == once.rate(0)
+    assert found.lift(0) == pytest.approx(once.lift(0), rel=1e-3)
+
+
+def test_a_bootstrap_of_people_finds_the_same_intervals() -> None:
+    rng = np.random.default_rng(5)
+    size = rng.geometric(0.2, 400)
+    own, mostly = np.repeat(rng.random(400) < 0.3, size), np.repeat(rng.integers(0, 2, 400), size)
+    who = np.repeat(np.arange(400), size)
+    group = np.where(rng.random(len(who)) < 0.7, mostly, 1 - mostly)
+    drawn, ratios = [], []
+    at = np.split(np.arange(len(who)), np.cumsum(size)[:-1])
+    for _ in range(400):
+        some = np.concatenate([at[i] for i in rng.integers(0, 400, 400)])
+        drawn.append(own[some][group[some] == 0].mean())
+        ratios.append(drawn[-1] / own[some].mean())
+    found = rates(group, own, who, 2)
+    for told, seen in ((found.rate(0), drawn), (found.lift(0), ratios)):
+        assert (told or [])[1:] == pytest.approx(np.quantile(seen, [0.025, 0.975]), rel=0.06)
+
+
+def test_a_few_sessions_after_none_are_no_certain_rise() -> None:
+    worth = np.full(3, 500.0)
+    before, after = np.array([0.0, 0.0, 0.1]), np.array([4 / 500, 40 / 500, 0.1])
+    low, high = difference((before, worth), (after, worth), 2.9)  # one of a dozen intents
+    assert (low < after - before).all()
+    assert (high > after - before).all()
+    assert (low > 0).tolist() == [False, True, False]
 
 
 def test_whole_days_are_compared_or_halves() -> None:
@@ -556,15 +685,16 @@ def test_the_events_behind_a_label_are_those_without_which_it_goes() -> None:
 
 
 def test_without_a_built_page_the_data_are_written_all_the_same(tmp_path: Path) -> None:
-    export = Export({"overview.json": {"a": 1}}, {"i1": {}, "../i2": {}}, [[]], {"points.bin": b"x"})
+    export = Export("run1", {"a": 1}, {"pages.json": {}}, {"i1": {}, "../i2": {}}, [[]], {"points.bin": b"x"})
     write(export, tmp_path / "out", page=tmp_path / "nowhere")
     written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     names = (
         "index.html",
         "data/overview.json",
-        "data/points.bin",
-        "data/intents/i1.json",
-        "data/sessions/0.json",
+        "data/run1/pages.json",
+        "data/run1/points.bin",
+        "data/run1/intents/i1.json",
+        "data/run1/sessions/0.json",
     )
     assert written == {f"out/{name}" for name in names}
     assert "make explorer" in (tmp_path / "out" / "index.html").read_text()

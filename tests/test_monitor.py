@@ -283,6 +283,22 @@ def test_intents_and_embeddings() -> None:
     )
 
 
+def test_a_student_is_surer_of_what_it_learned_from_and_that_is_no_drift(same: pa.Table) -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet([1, 1, 1], same.num_rows).astype(np.float32)
+    is_before = same["end"].to_numpy() < AT
+    learned = is_before & (rng.random(same.num_rows) < 0.7)
+    probability[learned] **= 3
+    probability /= probability.sum(axis=1, keepdims=True)
+    names = ("a", "b", "c")
+    assert "confidence" in find_drift(same, AT, QUICK, intents=Intents(probability, names)).alarms
+    told = find_drift(same, AT, QUICK, intents=Intents(probability, names, learned=learned))
+    assert "confidence" not in told.alarms
+    assert "confidence" in {m.name for m in told.measures}
+    all_learned = find_drift(same, AT, QUICK, intents=Intents(probability, names, learned=is_before))
+    assert "confidence" not in {m.name for m in all_learned.measures}
+
+
 def test_tiny_but_certain_is_no_alarm_below_the_floor() -> None:
     high = QUICK.model_copy(update={"floor_psi": 9.0, "floor_new_pages": 0.9})
     assert find_drift(table(other_pages), AT, high).verdict == "none"

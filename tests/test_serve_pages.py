@@ -153,6 +153,18 @@ def test_no_gzip_for_who_refuses_it_and_for_what_it_does_not_help(client: TestCl
     assert "content-encoding" not in client.get("/data/intents/i01.json").headers  # too small
 
 
+def test_single_peoples_data_stay_in_no_cache(client: TestClient, workspace: Path) -> None:
+    run = workspace / "explorer" / "data" / "1a2b"
+    single, counts = ("points.bin", "vectors.bin", "sessions/0.json"), ("pages.json", "intents/sessions.json")
+    for name in (*single, *counts):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("[]")
+    for names, caching in ((single, "no-store"), (counts, "private, no-cache")):
+        for name in names:
+            answer = client.get(f"/data/1a2b/{name}")
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, caching)
+
+
 @pytest.mark.parametrize("path", ["/", "/assets/index-1a2b.js", "/data/overview.json"])
 def test_head_tells_what_get_would(client: TestClient, path: str) -> None:
     got, told = client.get(path), client.head(path)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from clickintent import Taxonomy, schema
-from clickintent.config import Config
+from clickintent.config import Config, ExploreConfig
 from clickintent.explorer.review import review_document
 from clickintent.pipeline import contract
 from clickintent.pipeline.reviewing import decide
@@ -91,6 +91,17 @@ def test_the_review_tells_what_there_is_to_decide(client: TestClient, config: Co
     assert (found.proposals[0].id, found.proposals[0].sessions) == ("p1", 60)
     assert [(made.by, made.action) for made in found.history] == [("m", "draft")]
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_examples_are_single_sessions_and_left_out_with_them(config: Config) -> None:
+    with serving(config) as client:
+        assert client.get("/v1/taxonomy/review").json()["proposals"][0]["examples"]
+    counts_only = config.model_copy(update={"explore": ExploreConfig(sessions=False)})
+    with serving(counts_only) as client:
+        for answer in (client.get("/v1/taxonomy/review"), post(client, "approve", "i01")):
+            found = answer.json()
+            assert found["intents"][0]["name"] == "Name 1"
+            assert not any(row["examples"] for row in (*found["intents"], *found["proposals"]))
 
 
 def test_it_is_as_the_workspace_is_now(client: TestClient, config: Config) -> None:
@@ -278,6 +289,8 @@ def test_while_a_stage_is_at_work_it_says_when_to_come_back(client: TestClient, 
         ({"action": "reject", "intent": "i01", "value": "x"}, 422, "value"),
         ({"action": "approve_all", "intent": "i01"}, 422, "intent"),
         ({"action": "approve", "intent": "i01", "by": " \u200b"}, 422, "by"),
+        ({"action": "approve", "intent": "i01", "by": "Kim (key the admin)"}, 422, "by"),
+        ({"action": "approve", "intent": "i01", "by": "Kim （ Key\tx"}, 422, "by"),
         ({"action": "praise", "intent": "i01"}, 422, "action"),
         ({"action": "approve", "intent": "i01", "reason": "x"}, 422, None),
         ({"action": "approve", "intent": "i01", "digest": "0"}, 409, None),

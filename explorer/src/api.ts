@@ -23,7 +23,9 @@ export const key = {
   set: (value: string) => sessionStorage.setItem(KEY, value),
 };
 
-async function request(path: string, init: RequestInit = {}): Promise<Response> {
+const TRIES = 4; // of what is refused for now: the answer says when to come back
+
+async function request(path: string, init: RequestInit = {}, tries = TRIES): Promise<Response> {
   const headers = new Headers(init.headers);
   if (isServed && key.get()) headers.set("Authorization", `Bearer ${key.get()}`);
   let response: Response;
@@ -33,6 +35,11 @@ async function request(path: string, init: RequestInit = {}): Promise<Response> 
     throw new LoadError("The server does not answer. Is it still running?", 0);
   }
   if (response.ok) return response;
+  const wait = Number(response.headers.get("Retry-After") ?? Number.NaN);
+  if ((response.status === 429 || response.status === 503) && wait <= 10 && tries > 1) {
+    await new Promise((resolve) => setTimeout(resolve, wait * 1000));
+    return request(path, init, tries - 1);
+  }
   const problem: { message?: string; field?: string } = await response.json().catch(() => ({}));
   throw new LoadError(
     problem.message ?? `${path}: ${response.status} ${response.statusText}`,
@@ -65,31 +72,42 @@ async function maybe<T>(path: string): Promise<T | null> {
 }
 
 export const overview = () => json<Overview>("data/overview.json");
-export const pages = () => json<Pages>("data/pages.json");
-export const intent = (id: string) => json<IntentDetail>(`data/intents/${id}.json`);
-export const drift = () => maybe<Drift>("data/drift.json");
+export const pages = (about: Overview) => part<Pages>(about, "pages.json");
+export const intent = (about: Overview, id: string) => part<IntentDetail>(about, `intents/${id}.json`);
+export const drift = (about: Overview) => maybe<Drift>(`data/${about.run}/drift.json`);
+
+/** A file of the run that the overview is of. Once `clickintent explore` ran again it is gone, and nothing is mixed. */
+async function part<T>(about: Overview, name: string): Promise<T> {
+  try {
+    return await json<T>(`data/${about.run}/${name}`);
+  } catch (error) {
+    throw outdated(error);
+  }
+}
+
+function outdated(error: unknown): unknown {
+  if (!(error instanceof LoadError) || error.status !== 404) return error;
+  return new LoadError("These data were made anew, or are not complete. Reload the page.", 404);
+}
 
 /** Session `i` of the map. */
 export async function session(about: Overview, i: number): Promise<Session> {
   if (!(i >= 0 && i < about.points.n)) throw new LoadError("There is no such session here.", 404);
-  const shard = await json<Session[]>(`data/sessions/${Math.floor(i / about.shard)}.json`);
+  const shard = await part<Session[]>(about, `sessions/${Math.floor(i / about.shard)}.json`);
   const found = shard[i % about.shard];
   if (!found) throw new LoadError("There is no such session here.", 404);
   return found;
 }
 
-export function review(): Promise<Review> {
+export function review(about: Overview): Promise<Review> {
   return isServed
     ? request("v1/taxonomy/review").then((response) => response.json() as Promise<Review>)
-    : json<Review>("data/review.json");
+    : part<Review>(about, "review.json");
 }
 
 export async function decide(decision: NewDecision): Promise<Review> {
-  const response = await request("v1/taxonomy/decisions", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(decision),
-  });
+  const init = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(decision) };
+  const response = await request("v1/taxonomy/decisions", init, 1); // whoever decides sees what became of it
   return (await response.json()) as Review;
 }
 
@@ -109,9 +127,7 @@ export interface Points {
 let columns: Promise<Points> | null = null;
 
 export function points(about: Overview): Promise<Points> {
-  columns ??= request("data/points.bin")
-    .then((response) => response.arrayBuffer())
-    .then((buffer) => decode(about, buffer));
+  columns ??= bytes(about, "points.bin").then((buffer) => decode(about, buffer));
   columns.catch(() => (columns = null));
   return columns;
 }
@@ -133,10 +149,16 @@ function decode({ points: { n, columns } }: Overview, buffer: ArrayBuffer): Poin
 
 let rows: Promise<Int8Array> | null = null;
 
-function vectors(): Promise<Int8Array> {
-  rows ??= request("data/vectors.bin")
-    .then((response) => response.arrayBuffer())
-    .then((buffer) => new Int8Array(buffer));
+async function bytes(about: Overview, name: string): Promise<ArrayBuffer> {
+  try {
+    return await (await request(`data/${about.run}/${name}`)).arrayBuffer();
+  } catch (error) {
+    throw outdated(error);
+  }
+}
+
+function vectors(about: Overview): Promise<Int8Array> {
+  rows ??= bytes(about, "vectors.bin").then((buffer) => new Int8Array(buffer));
   rows.catch(() => (rows = null));
   return rows;
 }
@@ -145,7 +167,7 @@ function vectors(): Promise<Int8Array> {
 export async function nearest(about: Overview, i: number, count: number): Promise<[number, number][]> {
   const { n, vectors: stored } = about.points;
   if (!stored) return [];
-  const all = await vectors();
+  const all = await vectors(about);
   const { dim } = stored;
   const mine = all.subarray(i * dim, (i + 1) * dim);
   const best: [number, number][] = [];

@@ -1,4 +1,5 @@
 // What `clickintent explore` writes under data/, and the page reads. Python's side: clickintent.explorer.
+// All but overview.json is in a folder of its run, data/RUN/: files of two runs never mix.
 
 /** A value with its 95 % interval. */
 export type Interval = [value: number, low: number, high: number];
@@ -6,6 +7,7 @@ export type Interval = [value: number, low: number, high: number];
 /** data/overview.json: everything that the first page needs. Counts are over all sessions that models see. */
 export interface Overview {
   format: 1;
+  run: string; // the folder under data/ with all other files of this run
   title: string;
   made_at: string; // ISO 8601, UTC
   versions: Record<string, string>; // clickintent, encoder, student, taxonomy
@@ -20,9 +22,10 @@ export interface Overview {
   total: number[]; // sessions by bin
   compared: string | null; // what `change` compares, such as "the last 7 days with the 7 days before"
   unlabelled: number; // sessions without an intent
+  sure: { threshold: number; sessions: number } | null; // not below what the student abstains at
   intents: IntentRow[]; // the most frequent first; "index" of an intent is its place here
   points: PointColumns;
-  shard: number; // sessions in a file of data/sessions/
+  shard: number; // sessions in a file of data/RUN/sessions/
 }
 
 export interface IntentRow {
@@ -36,10 +39,10 @@ export interface IntentRow {
   rate: Interval | null; // converted
   linked: number | null; // share of them that is linked to an account
   series: number[]; // sessions by bin
-  change: { before: number; after: number; low: number; high: number } | null; // share; interval of after − before
+  change: { before: number; after: number; low: number; high: number } | null; // share; interval of after − before that holds for all intents together
 }
 
-/** data/points.bin: columns one after the other, little endian; point i is session i. */
+/** data/RUN/points.bin: columns one after the other, little endian; point i is session i. */
 export interface PointColumns {
   n: number;
   columns: Record<
@@ -48,16 +51,16 @@ export interface PointColumns {
   >;
   // x, y f32 within [-1, 1] · intent u16, 65535 none · confidence u8, 255 = 1 · outcome u8: 0 not known, 1 none,
   // 2 converted · linked u8 · start u32, minutes since 1970 UTC · events u8, 255 = 255 or more
-  vectors: { dim: number } | null; // data/vectors.bin: int8 (n, dim), rows scaled to length 127
+  vectors: { dim: number } | null; // data/RUN/vectors.bin: int8 (n, dim), rows scaled to length 127
 }
 
-/** data/pages.json */
+/** data/RUN/pages.json */
 export interface Pages {
   pages: { page: string; title: string | null }[]; // one per page and title that occur
   types: string[]; // event types
 }
 
-/** data/sessions/K.json: sessions K·shard … */
+/** data/RUN/sessions/K.json: sessions K·shard … */
 export interface Session {
   id: string; // the code of its first event; "" where the table's id is of another form
   start: number; // ms since 1970 UTC
@@ -80,7 +83,7 @@ export interface Label {
   evidence: string | null; // in the session's own words
 }
 
-/** data/intents/ID.json */
+/** data/RUN/intents/ID.json */
 export interface IntentDetail {
   includes: string[];
   excludes: string[];
@@ -120,7 +123,7 @@ export interface Confusion {
   teacher: number; // sessions that the teacher gave this and the student the other as the most confident
 }
 
-/** data/review.json, and GET v1/taxonomy/review: the contract as people decide on it. */
+/** data/RUN/review.json, and GET v1/taxonomy/review: the contract as people decide on it. */
 export interface Review {
   version: number;
   digest: string;
@@ -180,7 +183,7 @@ export interface NewDecision {
   why?: string;
 }
 
-/** data/drift.json: absent until `clickintent drift` ran. */
+/** data/RUN/drift.json: absent until `clickintent drift` ran. */
 export interface Drift {
   made_at: string;
   reference: Window;

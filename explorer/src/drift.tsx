@@ -1,32 +1,31 @@
 import { useMemo, useState } from "preact/hooks";
 import * as api from "./api";
-import type { Drift, DriftMeasure, Review } from "./data";
+import type { Drift, DriftMeasure, Overview, Review } from "./data";
 import { count, date, percent, plural } from "./format";
 import { useLoaded } from "./hooks";
 import { Bar, Trend, Wait } from "./parts";
 
-export function DriftPage() {
-  const found = useLoaded(() => Promise.all([api.drift(), api.review()]), []);
+export function DriftPage({ about }: { about: Overview }) {
+  const found = useLoaded(() => api.drift(about), []);
+  const review = useLoaded(() => api.review(about), []);
   return (
     <>
       <h1>Drift</h1>
       <Wait of={found}>
-        {([drift, review]) => (
-          <>
-            {drift ? (
-              <Report drift={drift} />
-            ) : (
-              <section class="card narrow">
-                <p>
-                  Nothing was compared yet: <code>clickintent drift</code> compares the latest sessions with those that
-                  the models learned from, and <code>clickintent explore</code> takes it here.
-                </p>
-              </section>
-            )}
-            <Suggested review={review} />
-          </>
-        )}
+        {(drift) =>
+          drift ? (
+            <Report drift={drift} />
+          ) : (
+            <section class="card narrow">
+              <p>
+                Nothing was compared yet: <code>clickintent drift</code> compares the latest sessions with those that
+                the models learned from, and <code>clickintent explore</code> takes it here.
+              </p>
+            </section>
+          )
+        }
       </Wait>
+      <Wait of={review}>{(value) => <Suggested review={value} />}</Wait>
     </>
   );
 }

@@ -6,9 +6,12 @@ const whole = new Intl.NumberFormat("en");
 
 export const count = (n: number) => whole.format(n);
 
-export function percent(share: number, digits = share !== 0 && Math.abs(share) < 0.1 ? 1 : 0): string {
+/** With as many digits as tell it from 0 and from 1. */
+export function percent(share: number, digits = digitsOf(Math.min(Math.abs(share), Math.abs(1 - share)))): string {
   return `${(share * 100).toFixed(digits)}\u202f%`;
 }
+
+const digitsOf = (rest: number) => (rest === 0 || rest >= 0.1 ? 0 : rest >= 0.01 ? 1 : rest >= 0.001 ? 2 : 3);
 
 /** Percentage points with their sign. */
 export const points = (change: number) => `${change < 0 ? "−" : "+"}${Math.abs(change * 100).toFixed(1)}\u202fpp`;

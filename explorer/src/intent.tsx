@@ -33,7 +33,10 @@ export function IntentPage({ about, id }: { about: Overview; id: string }) {
   const index = about.intents.findIndex((row) => row.id === id);
   const row = about.intents[index];
   const found = useLoaded(
-    () => (row ? Promise.all([api.intent(id), api.pages()]) : Promise.reject(new Error(`There is no intent ${id}.`))),
+    () =>
+      row
+        ? Promise.all([api.intent(about, id), api.pages(about)])
+        : Promise.reject(new Error(`There is no intent ${id}.`)),
     [id],
   );
   if (!row) return <Failure error={new Error(`There is no intent ${id}.`)} />;

@@ -35,6 +35,7 @@ function useRoute(): { path: string[]; query: URLSearchParams } {
     const moved = () => {
       setRoute(read());
       scrollTo(0, 0);
+      document.getElementById("main")?.focus(); // for the keyboard and for screen readers
     };
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
@@ -79,8 +80,14 @@ function App() {
         </nav>
       </header>
       <main id="main" tabIndex={-1}>
-        {needsKey(about) ? (
-          <KeyForm done={again} />
+        {path[0] === "key" || needsKey(about) ? (
+          <KeyForm
+            wasWrong={needsKey(about) && api.key.get() !== ""}
+            done={() => {
+              if (path[0] === "key") history.length > 1 ? history.back() : location.replace("#/");
+              again();
+            }}
+          />
         ) : (
           <Wait of={about}>{(found) => <Route about={found} path={path} query={query} />}</Wait>
         )}
@@ -106,30 +113,30 @@ function Route({ about, path, query }: { about: Overview; path: string[]; query:
       return which ? <IntentPage about={about} id={which} key={which} /> : <IntentsPage about={about} />;
     case "sessions":
       return which ? (
-        <SessionPage about={about} index={Number(which)} key={which} />
+        <SessionPage about={about} which={which} id={path[2]} key={path.join("/")} />
       ) : (
         <SessionsPage about={about} query={query} />
       );
     case "review":
-      return <ReviewPage which={which ?? null} />;
+      return <ReviewPage about={about} which={which ?? null} />;
     case "drift":
-      return <DriftPage />;
+      return <DriftPage about={about} />;
     default:
       return <Failure error={new Error("There is no such page.")} />;
   }
 }
 
 const needsKey = (of: Loaded<Overview>) =>
-  of.state === "failed" && of.error instanceof api.LoadError && of.error.status === 401;
+  of.state === "failed" && of.error instanceof api.LoadError && [401, 403].includes(of.error.status);
 
-function KeyForm({ done }: { done: () => void }) {
+function KeyForm({ wasWrong, done }: { wasWrong: boolean; done: () => void }) {
   const [value, setValue] = useState("");
-  const wasWrong = api.key.get() !== "";
   return (
     <form
       class="card narrow"
       onSubmit={(event) => {
         event.preventDefault();
+        if (!value.trim()) return;
         api.key.set(value.trim());
         done();
       }}
@@ -141,7 +148,7 @@ function KeyForm({ done }: { done: () => void }) {
       </p>
       {wasWrong && (
         <p class="failure" role="alert">
-          The service does not know this key.
+          The service does not know this key, or it may not read.
         </p>
       )}
       <label>
@@ -153,7 +160,7 @@ function KeyForm({ done }: { done: () => void }) {
           onInput={(event) => setValue(event.currentTarget.value)}
         />
       </label>
-      <button type="submit" disabled={!value.trim()}>
+      <button type="submit">
         Open
       </button>
     </form>
@@ -166,6 +173,11 @@ function Footer({ about }: { about: Overview }) {
   const last = about.bins.at(-1);
   return (
     <footer>
+      {api.isServed && api.key.get() && (
+        <>
+          <a href="#/key">Another key</a> ·{" "}
+        </>
+      )}
       Made {time(about.made_at)} UTC
       {first !== undefined && last !== undefined && (
         <>

@@ -12,7 +12,7 @@ import { COLOURS, colourClass, cssColour, isDark, RAMP } from "./colours";
 import type { Overview } from "./data";
 import { count, percent, plural, time, times } from "./format";
 import { useLoaded, useScheme, useSize } from "./hooks";
-import { Bar, Name, sessionLink, Wait } from "./parts";
+import { Bar, Name, Wait } from "./parts";
 import { Strips } from "./session";
 import { Select } from "./sessions";
 
@@ -49,12 +49,7 @@ function legendOf(about: Overview, points: api.Points, by: Colouring, chosen: nu
     for (let i = 0; i < points.n; i++) category[i] = at.get(points.intent[i]!) ?? shown.length;
     return {
       category,
-      colours: [
-        ...shown.map((intent, place) =>
-          chosen.length && intent >= COLOURS ? `c${(place + 5) % COLOURS}` : colourClass(intent),
-        ),
-        chosen.length ? "rule" : "cx",
-      ],
+      colours: [...coloursOf(shown), chosen.length ? "rule" : "cx"],
       names: [...shown.map((i) => about.intents[i]!.name), "all other"],
     };
   }
@@ -75,6 +70,13 @@ function legendOf(about: Overview, points: api.Points, by: Colouring, chosen: nu
   return { category, colours: ["quiet", "accent"], names: ["no account known", "linked to an account"] };
 }
 
+/** A colour of their own for up to ten intents: its usual one, or one that no other has. */
+function coloursOf(intents: number[]): string[] {
+  const usual = intents.filter((i) => i < COLOURS);
+  const free = Array.from({ length: COLOURS }, (_, i) => i).filter((i) => !usual.includes(i));
+  return intents.map((i) => colourClass(i < COLOURS ? i : (free.shift() ?? COLOURS)));
+}
+
 function SessionMap({ about, points }: { about: Overview; points: api.Points }) {
   const [by, setBy] = useState<Colouring>("intent");
   const [chosen, setChosen] = useState<number[]>([]);
@@ -92,15 +94,25 @@ function SessionMap({ about, points }: { about: Overview; points: api.Points }) 
     <div class="map">
       <h1 class="hidden">Map of sessions</h1>
       <section class="canvas-side">
-        <View about={about} points={points} legend={legend} area={area} setArea={setArea} setSession={setSession} />
+        <View
+          about={about}
+          points={points}
+          legend={legend}
+          area={area}
+          setArea={(found) => {
+            setArea(found);
+            if (found) setSession(null);
+          }}
+          setSession={setSession}
+        />
         <p class="hint muted">
           {plural(about.shown, "session")}
           {about.shown < about.sessions && ` of ${count(about.sessions)}`}: close together if alike; distances between
           groups mean little. Drag to move, scroll to zoom (or arrow keys, + and −), shift and drag for a rectangle, or
-          the lasso below. <a href="#/sessions">As a list</a>
+          the lasso below; Enter selects what is in view. <a href="#/sessions">As a list</a>
         </p>
       </section>
-      <aside aria-live="polite">
+      <aside>
         <div class="filters">
           <Select label="Colour by" value={by} change={(value) => setBy(value as Colouring)} options={options} />
         </div>
@@ -114,9 +126,7 @@ function SessionMap({ about, points }: { about: Overview; points: api.Points }) 
             ))}
           </ul>
         )}
-        {inside ? (
-          <Selected about={about} points={points} inside={inside} clear={() => setArea(null)} />
-        ) : session !== null ? (
+        {session !== null ? (
           <div>
             <div class="head">
               <h2>Session</h2>
@@ -125,10 +135,9 @@ function SessionMap({ about, points }: { about: Overview; points: api.Points }) 
               </button>
             </div>
             <Strips about={about} sessions={[session]} />
-            <p>
-              <a href={sessionLink(session)}>Open its timeline</a>
-            </p>
           </div>
+        ) : inside ? (
+          <Selected about={about} points={points} inside={inside} clear={() => setArea(null)} />
         ) : (
           by === "intent" && <IntentLegend about={about} chosen={chosen} setChosen={setChosen} />
         )}
@@ -146,6 +155,7 @@ function IntentLegend({
   chosen: number[];
   setChosen: (value: number[]) => void;
 }) {
+  const colours = coloursOf(chosen);
   const toggle = (i: number) => setChosen(chosen.includes(i) ? chosen.filter((j) => j !== i) : [...chosen, i]);
   return (
     <>
@@ -158,7 +168,7 @@ function IntentLegend({
       <ul class="legend">
         {about.intents.map((row, i) => {
           const place = chosen.indexOf(i);
-          const colour = place >= 0 && i >= COLOURS ? `c${(place + 5) % COLOURS}` : colourClass(i);
+          const colour = place >= 0 ? colours[place]! : colourClass(i);
           return (
             <li key={row.id}>
               <button
@@ -195,7 +205,7 @@ function Selected({
   return (
     <div class="selected">
       <div class="head">
-        <h2>{plural(inside.length, "session")}</h2>
+        <h2 aria-live="polite">{plural(inside.length, "session")}</h2>
         <button type="button" onClick={clear}>
           Clear
         </button>
@@ -396,7 +406,7 @@ function View({
   );
 
   const move = (event: KeyboardEvent) => {
-    if (!viewport.current) return;
+    if (!viewport.current || event.ctrlKey || event.altKey || event.metaKey) return; // those are the browser's
     const { x, y, scale } = viewport.current;
     const step = 0.2 / scale;
     const moves: Record<string, ViewportState> = {
@@ -411,6 +421,11 @@ function View({
     };
     const to = moves[event.key];
     if (event.key === "Escape") setArea(null);
+    if (event.key === "Enter") {
+      const longer = Math.max(width, height);
+      const [right, up] = [width / longer / scale, height / longer / scale];
+      setArea({ xMin: x - right, xMax: x + right, yMin: y - up, yMax: y + up });
+    }
     if (!to) return;
     event.preventDefault();
     viewport.current = to;
@@ -423,7 +438,7 @@ function View({
       ref={box}
       tabIndex={0}
       role="application"
-      aria-label="Map of sessions. Arrow keys move, plus and minus zoom, 0 shows everything. The page Sessions has them as a list."
+      aria-label="Map of sessions. Arrow keys move, plus and minus zoom, 0 shows everything, Enter tells who is in view, Escape drops that. The page Sessions has them as a list."
       onKeyDown={move}
     />
   );

@@ -37,11 +37,19 @@ function Figures({ about }: { about: Overview }) {
   return (
     <dl class="figures">
       <Tile label="Sessions" value={count(about.sessions)} note={plural(about.visitors, "visitor")} />
-      <Tile
-        label="With an intent"
-        value={percent(1 - about.unlabelled / about.sessions)}
-        note={plural(about.intents.length, "intent")}
-      />
+      {about.sure ? (
+        <Tile
+          label="Sure of the intent"
+          value={percent(about.sure.sessions / about.sessions)}
+          note={`confidence of at least ${about.sure.threshold.toFixed(2)}; all others count for their best of ${plural(about.intents.length, "intent")}, too`}
+        />
+      ) : (
+        <Tile
+          label="With an intent"
+          value={percent(1 - about.unlabelled / about.sessions)}
+          note={plural(about.intents.length, "intent")}
+        />
+      )}
       <Tile
         label="Linked to an account"
         value={percent(linked)}

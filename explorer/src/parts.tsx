@@ -5,7 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import { LoadError } from "./api";
 import { colourClass, cssColour } from "./colours";
-import type { Interval, Overview, Pages } from "./data";
+import type { Interval, Overview, Pages, Session } from "./data";
 import { count, interval, percent } from "./format";
 import { type Loaded, useScheme, useSize } from "./hooks";
 
@@ -21,18 +21,17 @@ export function Wait<T>({ of, children }: { of: Loaded<T>; children: (value: T) 
 }
 
 export function Failure({ error }: { error: Error }) {
-  const hint =
-    error instanceof LoadError && error.status === 403 ? " This page needs a key with the scope read or admin." : "";
+  const isRefused = error instanceof LoadError && (error.status === 401 || error.status === 403);
   return (
     <p class="failure" role="alert">
-      {error.message}
-      {hint}
+      {error.message} {isRefused && <a href="#/key">Use another key</a>}
     </p>
   );
 }
 
 export const intentLink = (id: string) => `#/intents/${encodeURIComponent(id)}`;
-export const sessionLink = (i: number) => `#/sessions/${i}`;
+/** Session `i` of the map; its id tells whether the link is of the same data. */
+export const sessionLink = (i: number, { id }: Session) => `#/sessions/${i}${id && `/${encodeURIComponent(id)}`}`;
 
 /** An intent's name with its colour; −1 is none. */
 export function Name({ about, intent }: { about: Overview; intent: number }) {

@@ -1,18 +1,18 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import * as api from "./api";
-import type { NewDecision, Proposal, Review, ReviewIntent } from "./data";
+import type { NewDecision, Overview, Proposal, Review, ReviewIntent } from "./data";
 import { count, plural, time } from "./format";
 import { Failure, intentLink } from "./parts";
 
 type Action = NewDecision["action"];
 const NAME = "clickintent-reviewer"; // who reviews, for this tab
 
-export function ReviewPage({ which }: { which: string | null }) {
+export function ReviewPage({ about, which }: { about: Overview; which: string | null }) {
   const [found, setFound] = useState<Review | null>(null);
   const [failure, setFailure] = useState<Error | null>(null);
   const load = () =>
-    api.review().then((value) => {
+    api.review(about).then((value) => {
       setFound(value);
       setFailure(null);
     }, setFailure);
@@ -24,15 +24,17 @@ export function ReviewPage({ which }: { which: string | null }) {
         Loading…
       </p>
     );
-  return <Desk review={found} which={which} changed={setFound} reload={load} />;
+  return <Desk about={about} review={found} which={which} changed={setFound} reload={load} />;
 }
 
 function Desk({
+  about,
   review,
   which,
   changed,
   reload,
 }: {
+  about: Overview;
   review: Review;
   which: string | null;
   changed: (review: Review) => void;
@@ -47,6 +49,7 @@ function Desk({
   const proposal = review.proposals.find(({ id }) => id === which) ?? null;
 
   const decide = async (action: Action, rest: Partial<NewDecision> = {}) => {
+    if (isBusy) return false;
     setBusy(true);
     setError(null);
     setSaid("");
@@ -55,9 +58,11 @@ function Desk({
       changed(after);
       setSaid(`Written: ${action.replace("_", " ")}. It is version ${after.version} now.`);
       if (rest.intent && !["rename", "redefine", "move"].includes(action)) goOn(review, after, rest.intent);
+      return true;
     } catch (problem) {
       setError(problem instanceof Error ? problem : new Error(String(problem)));
       if (problem instanceof api.LoadError && problem.status === 409) await reload();
+      return false;
     } finally {
       setBusy(false);
     }
@@ -87,7 +92,15 @@ function Desk({
               }}
             />
           </label>
-          <button type="button" disabled={!by.trim() || isBusy} onClick={() => decide("approve_all")}>
+          <button
+            type="button"
+            disabled={!by.trim()}
+            onClick={() =>
+              confirm(
+                `Sign all ${plural(review.intents.length, "intent")}? ${count(open)} of them nobody has approved.`,
+              ) && decide("approve_all")
+            }
+          >
             Sign the taxonomy as a whole
           </button>
         </div>
@@ -95,6 +108,12 @@ function Desk({
         <p class="banner">
           These are files, so nothing can be decided here. <code>clickintent serve</code> opens the same page with
           decisions, and <code>clickintent taxonomy review</code> asks in a terminal.
+        </p>
+      )}
+      {about.versions.taxonomy !== String(review.version) && (
+        <p class="muted">
+          The figures of the other pages are of version {about.versions.taxonomy}: <code>clickintent run</code> labels
+          with this one and makes them anew.
         </p>
       )}
       {error && <Failure error={error} />}
@@ -116,18 +135,19 @@ function Desk({
         <div>
           {here && (
             <Intent
-              key={`${here.id} ${review.digest}`}
+              key={here.id}
               intent={here}
+              isKnown={about.intents.some(({ id }) => id === here.id)}
               review={review}
-              canDecide={api.isServed && by.trim() !== "" && !isBusy}
+              canDecide={api.isServed && by.trim() !== ""}
               decide={decide}
             />
           )}
           {proposal && (
             <Proposed
-              key={proposal.id}
+              key={`${proposal.id} ${proposal.name}`}
               proposal={proposal}
-              canDecide={api.isServed && by.trim() !== "" && !isBusy}
+              canDecide={api.isServed && by.trim() !== ""}
               decide={decide}
             />
           )}
@@ -161,21 +181,26 @@ function Entry({ item, here, mark }: { item: { id: string; name: string }; here:
   );
 }
 
-type Decide = (action: Action, rest?: Partial<NewDecision>) => void;
+type Decide = (action: Action, rest?: Partial<NewDecision>) => Promise<boolean>; // whether it was made
 
 function Intent({
   intent,
+  isKnown,
   review,
   canDecide,
   decide,
 }: {
   intent: ReviewIntent;
+  isKnown: boolean; // to the figures
   review: Review;
   canDecide: boolean;
   decide: Decide;
 }) {
   const [why, setWhy] = useState("");
-  const about = { intent: intent.id, ...(why.trim() ? { why: why.trim() } : {}) };
+  const act = async (action: Action, rest: Partial<NewDecision> = {}) => {
+    const reason = why.trim() ? { why: why.trim() } : {};
+    if (await decide(action, { intent: intent.id, ...reason, ...rest })) setWhy("");
+  };
   const others = review.intents.filter(({ id }) => id !== intent.id);
   return (
     <article class="card">
@@ -203,7 +228,7 @@ function Intent({
           : intent.approved_by
             ? `Approved by ${intent.approved_by}, but changed since.`
             : ""}{" "}
-        <a href={intentLink(intent.id)}>Its sessions</a>
+        {isKnown && <a href={intentLink(intent.id)}>Its sessions</a>}
       </p>
       {intent.examples.length > 0 && (
         <details>
@@ -221,26 +246,21 @@ function Intent({
             <input value={why} onInput={(event) => setWhy(event.currentTarget.value)} />
           </label>
           <div class="actions">
-            <button type="button" class="primary" onClick={() => decide("approve", about)}>
+            <button type="button" class="primary" onClick={() => act("approve")}>
               Approve as it stands
             </button>
             <button
               type="button"
-              onClick={() => confirm(`Reject “${intent.name}”? Its id goes, for good.`) && decide("reject", about)}
+              onClick={() => confirm(`Reject “${intent.name}”? Its id goes, for good.`) && act("reject")}
             >
               Reject
             </button>
           </div>
-          <Change label="Name" value={intent.name} change={(value) => decide("rename", { ...about, value })} />
-          <Change
-            label="Definition"
-            value={intent.definition}
-            long
-            change={(value) => decide("redefine", { ...about, value })}
-          />
-          <Change label="Area" value={intent.area ?? ""} change={(value) => decide("move", { ...about, value })} />
-          <Merge others={others} merge={(value) => decide("merge", { ...about, value })} />
-          <Split split={(parts) => decide("split", { ...about, parts })} />
+          <Change label="Name" value={intent.name} change={(value) => act("rename", { value })} />
+          <Change label="Definition" value={intent.definition} long change={(value) => act("redefine", { value })} />
+          <Change label="Area" value={intent.area ?? ""} change={(value) => act("move", { value })} />
+          <Merge others={others} merge={(value) => act("merge", { value })} />
+          <Split split={(parts) => act("split", { parts })} />
         </fieldset>
       )}
     </article>
@@ -292,7 +312,11 @@ function Merge({ others, merge }: { others: ReviewIntent[]; merge: (id: string) 
           ))}
         </select>
       </label>
-      <button type="button" disabled={!into} onClick={() => merge(into)}>
+      <button
+        type="button"
+        disabled={!into}
+        onClick={() => confirm("Merge them? The id of this one goes, for good.") && merge(into)}
+      >
         Merge into it
       </button>
     </div>
@@ -324,7 +348,11 @@ function Split({ split }: { split: (parts: { name: string; definition: string }[
         <button type="button" onClick={() => setParts([...parts, empty])}>
           Another part
         </button>
-        <button type="button" disabled={!isComplete} onClick={() => split(parts)}>
+        <button
+          type="button"
+          disabled={!isComplete}
+          onClick={() => confirm("Split it? Its id goes, for good.") && split(parts)}
+        >
           Split
         </button>
       </div>
@@ -359,7 +387,10 @@ function Proposed({ proposal, canDecide, decide }: { proposal: Proposal; canDeci
             >
               Accept as an intent
             </button>
-            <button type="button" onClick={() => decide("dismiss", { intent: proposal.id })}>
+            <button
+              type="button"
+              onClick={() => confirm(`Dismiss “${proposal.name}”?`) && decide("dismiss", { intent: proposal.id })}
+            >
               Dismiss
             </button>
           </div>

@@ -6,8 +6,14 @@ import { clock, count, dwell, link, percent, plural, time } from "./format";
 import { useLoaded } from "./hooks";
 import { Name, Page, pageName, sessionLink, Wait } from "./parts";
 
-export function SessionPage({ about, index }: { about: Overview; index: number }) {
-  const found = useLoaded(() => Promise.all([api.session(about, index), api.pages()]), [index]);
+export function SessionPage({ about, which, id }: { about: Overview; which: string; id: string | undefined }) {
+  const index = /^\d+$/.test(which) ? Number(which) : Number.NaN;
+  const found = useLoaded(async () => {
+    const session = await api.session(about, index);
+    if (id && session.id !== id)
+      throw new Error("The data were made anew since this link was made: it is another session's place.");
+    return [session, await api.pages(about)] as const;
+  }, [which, id]);
   return (
     <Wait of={found}>
       {([session, pages]) => (
@@ -52,10 +58,8 @@ function Facts({ session }: { session: Session }) {
 
 /** Events down the page, dwell as bars; a label shows which of them it rests on. */
 function Timeline({ about, session, pages }: { about: Overview; session: Session; pages: Pages }) {
-  const [chosen, setChosen] = useState<number | null>(
-    session.labels.findIndex((label) => label.events?.length) ?? null,
-  );
-  const label = chosen === null ? undefined : session.labels[chosen];
+  const [chosen, setChosen] = useState(session.labels.findIndex((label) => label.events?.length)); // −1: none
+  const label = session.labels[chosen];
   const behind = new Set(label?.events ?? []);
   const longest = Math.max(...session.events.map(([, , s]) => s ?? 0), 1);
   let at = session.start;
@@ -106,7 +110,7 @@ function Timeline({ about, session, pages }: { about: Overview; session: Session
             about={about}
             label={one}
             isChosen={n === chosen}
-            choose={() => setChosen(n === chosen ? null : n)}
+            choose={() => setChosen(n === chosen ? -1 : n)}
           />
         ))}
       </aside>
@@ -207,7 +211,7 @@ export function Strip({
   return (
     <li class="strip">
       <div>
-        <a href={sessionLink(index)}>{time(session.start)}</a>
+        <a href={sessionLink(index, session)}>{time(session.start)}</a>
         {best && <Name about={about} intent={best.intent} />}
         {best && <span class="muted">{percent(best.confidence, 0)} sure</span>}
         {session.outcome && session.outcome !== "none" && <span class="tag">{session.outcome}</span>}
@@ -227,7 +231,7 @@ export function Strip({
 /** Sessions by their numbers, as strips. */
 export function Strips({ about, sessions }: { about: Overview; sessions: number[] }) {
   const found = useLoaded(
-    () => Promise.all([api.pages(), Promise.all(sessions.map((i) => api.session(about, i)))]),
+    () => Promise.all([api.pages(about), Promise.all(sessions.map((i) => api.session(about, i)))]),
     [sessions.join()],
   );
   if (sessions.length === 0) return <p class="muted">None.</p>;

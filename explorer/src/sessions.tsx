@@ -1,4 +1,4 @@
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import * as api from "./api";
 import type { Overview } from "./data";
 import { count } from "./format";
@@ -35,11 +35,8 @@ export function SessionsPage({ about, query }: { about: Overview; query: URLSear
 const ORDERS = ["latest first", "surest first", "least sure first", "longest first"] as const;
 
 function Filtered({ about, points, query }: { about: Overview; points: api.Points; query: URLSearchParams }) {
-  const [intent, setIntent] = useState(query.get("intent") ?? "");
-  const [outcome, setOutcome] = useState(query.get("outcome") ?? "");
-  const [linked, setLinked] = useState(query.get("linked") ?? "");
-  const [order, setOrder] = useState<(typeof ORDERS)[number]>("latest first");
-  const [page, setPage] = useState(0);
+  const [intent, outcome, linked] = [query.get("intent") ?? "", query.get("outcome") ?? "", query.get("linked") ?? ""];
+  const order = ORDERS.find((name) => name === query.get("order")) ?? ORDERS[0];
   const rows = useMemo(() => {
     const wanted =
       intent === "" ? null : intent === "none" ? 65535 : about.intents.findIndex((row) => row.id === intent);
@@ -59,20 +56,22 @@ function Filtered({ about, points, query }: { about: Overview; points: api.Point
     return found.sort((a, b) => by[order](a) - by[order](b) || a - b);
   }, [about, points, intent, outcome, linked, order]);
   const pages = Math.max(1, Math.ceil(rows.length / PAGE));
-  const at = Math.min(page, pages - 1);
-  const set =
-    <T,>(change: (value: T) => void) =>
-    (value: T) => {
-      change(value);
-      setPage(0);
-    };
+  const at = Math.min(Math.max(0, Math.floor(Number(query.get("page")) || 0)), pages - 1);
+  /** In the address, so that the way back from a session leads here. */
+  const set = (name: string) => (value: string) => {
+    const changed = new URLSearchParams(query);
+    changed.delete("page");
+    if (value) changed.set(name, value);
+    else changed.delete(name);
+    location.replace(`#/sessions?${changed}`);
+  };
   return (
     <>
       <div class="filters">
         <Select
           label="Intent"
           value={intent}
-          change={set(setIntent)}
+          change={set("intent")}
           options={[
             ["", "any"],
             ["none", "no intent"],
@@ -83,7 +82,7 @@ function Filtered({ about, points, query }: { about: Overview; points: api.Point
           <Select
             label="Converted"
             value={outcome}
-            change={set(setOutcome)}
+            change={set("outcome")}
             options={[
               ["", "any"],
               ["2", "yes"],
@@ -95,19 +94,14 @@ function Filtered({ about, points, query }: { about: Overview; points: api.Point
         <Select
           label="Linked to an account"
           value={linked}
-          change={set(setLinked)}
+          change={set("linked")}
           options={[
             ["", "any"],
             ["1", "yes"],
             ["0", "no"],
           ]}
         />
-        <Select
-          label="Order"
-          value={order}
-          change={set(setOrder as (value: string) => void)}
-          options={ORDERS.map((name) => [name, name])}
-        />
+        <Select label="Order" value={order} change={set("order")} options={ORDERS.map((name) => [name, name])} />
       </div>
       <p class="muted" role="status">
         {count(rows.length)} found
@@ -115,13 +109,13 @@ function Filtered({ about, points, query }: { about: Overview; points: api.Point
       <Strips about={about} sessions={rows.slice(at * PAGE, (at + 1) * PAGE)} />
       {pages > 1 && (
         <div class="pager">
-          <button type="button" disabled={at === 0} onClick={() => setPage(at - 1)}>
+          <button type="button" disabled={at === 0} onClick={() => set("page")(String(at - 1))}>
             Before
           </button>
           <span>
             {count(at + 1)} of {count(pages)}
           </span>
-          <button type="button" disabled={at >= pages - 1} onClick={() => setPage(at + 1)}>
+          <button type="button" disabled={at >= pages - 1} onClick={() => set("page")(String(at + 1))}>
             Next
           </button>
         </div>

@@ -313,7 +313,7 @@ class DriftConfig(_Frozen):
     #: How often a run may raise any alarm though nothing has changed.
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.01
     draws: Annotated[int, Field(ge=50)] = 400  # samples of the training window that say what chance does
-    embeddings: Annotated[int, Field(ge=100)] = 20_000  # sessions on each side whose embeddings are compared
+    embeddings: Annotated[int, Field(ge=100)] = 20_000  # sessions of a window whose embeddings are compared
     #: Less is no alarm, however certain it is.
     floor_psi: Annotated[float, Field(ge=0)] = 0.01
     floor_js: Annotated[float, Field(ge=0)] = 0.002

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from clickintent.explorer.rates import lift, rounded
+from clickintent.explorer.rates import Rates, rates, rounded
 from clickintent.explorer.sessions import Sessions, Visits
 from clickintent.explorer.tally import Tally, once, tally
 from clickintent.report.views import DAY_US, HOUR_US
@@ -54,14 +54,19 @@ class Counts:
     min_people: int
     seed: int
 
-    def tally(self, value: np.ndarray, session: np.ndarray | None = None) -> Counted:
-        """Values (m,) of sessions (m,), or of all sessions in their order."""
-        s = self.sessions
-        intent, visitor = (
-            (s.intent, s.visitor) if session is None else (s.intent[session], s.visitor[session])
-        )
+    def tally(
+        self, value: np.ndarray, session: np.ndarray | None = None, who: np.ndarray | None = None
+    ) -> Counted:
+        """Values (m,) of sessions (m,), or of all sessions in their order.
+
+        Args:
+            who: (n,) of whom so many must share a value; visitors if it is not given.
+        """
+        intent, who = self.sessions.intent, self.sessions.visitor if who is None else who
+        if session is not None:
+            intent, who = intent[session], who[session]
         total = np.bincount(value[value >= 0], minlength=1) if len(value) else np.zeros(1, np.int64)
-        return Counted(tally(intent, value, visitor, min_people=self.min_people), total)
+        return Counted(tally(intent, value, who, min_people=self.min_people), total, value, who)
 
     @cached_property
     def size(self) -> np.ndarray:
@@ -77,8 +82,30 @@ class Counts:
         return np.bincount(pairs // k, minlength=len(s.intent_ids))
 
     @cached_property
+    def rates(self) -> Rates:
+        s = self.sessions
+        known = s.is_known
+        return rates(s.intent[known], s.is_converted[known], s.cluster[known], len(s.intent_ids))
+
+    @cached_property
+    def page(self) -> np.ndarray:
+        """(m,) the page of each event, that with the most frequent title in place of all of one address.
+
+        Titles of few people take nobody's place: a page that has no other stays one page per title.
+        """
+        pages, used = self.visits.pages, self.visits.page
+        _, people = once(self.sessions.visitor[self.visits.session], used)
+        shared = np.bincount(people, minlength=len(pages)) >= self.min_people
+        times = np.bincount(used, minlength=len(pages))
+        best: dict[str, int] = {}
+        for place in sorted(np.flatnonzero(shared).tolist(), key=lambda p: (not pages[p][1], -times[p])):
+            best.setdefault(pages[place][0], place)
+        same = np.array([best.get(page, place) for place, (page, _) in enumerate(pages)], np.int64)
+        return same[used] if len(used) else used
+
+    @cached_property
     def pages(self) -> Counted:
-        session, page = once(self.visits.session, self.visits.page)
+        session, page = once(self.visits.session, self.page)
         return self.tally(page, session)
 
     @cached_property
@@ -92,13 +119,13 @@ class Counts:
     def _at(self, event: np.ndarray) -> Counted:
         some = np.diff(self.visits.offsets) > 0
         page = np.full(len(some), -1, np.int64)
-        page[some] = self.visits.page[event[some]]
+        page[some] = self.page[event[some]]
         return self.tally(page)
 
     @cached_property
     def paths(self) -> tuple[Counted, np.ndarray]:
         """Runs of three pages by number, and those pages (numbers, 3). The same page again is no step."""
-        page, session = self.visits.page.astype(np.int64), self.visits.session
+        page, session = self.page.astype(np.int64), self.visits.session
         steps = np.ones(len(page), bool)
         steps[1:] = (page[1:] != page[:-1]) | (session[1:] != session[:-1])
         page, session = page[steps], session[steps]
@@ -139,7 +166,7 @@ class Counts:
 
     @cached_property
     def outcomes(self) -> Counted:
-        return self.tally(self.sessions.outcome)
+        return self.tally(self.sessions.outcome, who=self.sessions.cluster)
 
     @cached_property
     def similarity(self) -> np.ndarray:
@@ -173,10 +200,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Counted:
-    """A tally by intent, and over all sessions: (values,)."""
+    """A tally by intent, and over all sessions: (values,); and what was counted, and of whom: (m,)."""
 
     by_intent: Tally
     total: np.ndarray
+    value: np.ndarray
+    who: np.ndarray
 
 
 def detail(counts: Counts, i: int, intent: Intent | None) -> dict[str, Any]:
@@ -188,7 +217,6 @@ def detail(counts: Counts, i: int, intent: Intent | None) -> dict[str, Any]:
     n = int(counts.size[i])
     sessions = counts.sessions
     mine = np.flatnonzero(sessions.intent == i)
-    known = sessions.is_known
     surest, some = _points(counts, i)
     told = int(counts.people[i]) >= counts.min_people  # or else hours and days are those of a few people
     start = sessions.start[mine] if told else np.zeros(0, np.int64)
@@ -203,21 +231,16 @@ def detail(counts: Counts, i: int, intent: Intent | None) -> dict[str, Any]:
         "pages": _pages(counts, i, n),
         "entries": _ends(counts.entries, i, n, sessions.n),
         "exits": _ends(counts.exits, i, n, sessions.n),
-        "sources": _names(*counts.sources, i, n, sessions.n, _SOURCES),
+        "sources": _names(counts, *counts.sources, mine, i, _SOURCES),
         "paths": _paths(counts, i),
         "before": _neighbours(counts.neighbours[0], i, n, sessions),
         "after": _neighbours(counts.neighbours[1], i, n, sessions),
-        "outcomes": _outcomes(counts, i),
-        "lift": lift(
-            int((sessions.is_converted[mine]).sum()),
-            int(known[mine].sum()),
-            int(sessions.is_converted.sum()),
-            int(known.sum()),
-        ),
+        "outcomes": _outcomes(counts, mine, i),
+        "lift": counts.rates.lift(i) if counts.rates.clusters[i] >= counts.min_people else None,
         "confusions": _confusions(counts, i),
         "hours": np.bincount(start // HOUR_US % 24, minlength=24).tolist(),
         "weekdays": np.bincount((start // DAY_US + 3) % 7, minlength=7).tolist(),
-        "devices": _names(*counts.devices, i, n, sessions.n, _DEVICES),
+        "devices": _names(counts, *counts.devices, mine, i, _DEVICES),
     }
 
 
@@ -234,8 +257,12 @@ def _points(counts: Counts, i: int) -> tuple[list[int], list[int]]:
     return surest.tolist(), drawn.tolist()
 
 
+def _share(value: float) -> float:
+    return rounded(value, 6)  # ratios are made of them, of rare ones, too
+
+
 def _visited(page: int, share: float, overall: float) -> dict[str, Any]:
-    return {"page": page, "share": rounded(share), "overall": rounded(overall)}
+    return {"page": page, "share": _share(share), "overall": _share(overall)}
 
 
 def _pages(counts: Counts, i: int, n: int) -> list[dict[str, Any]]:
@@ -255,18 +282,27 @@ def _ends(counted: Counted, i: int, n: int, total: int) -> list[dict[str, Any]]:
     return [_visited(page, some / n, counted.total[page] / total) for page, some in rows]
 
 
-def _names(counted: Counted, names: list[str], i: int, n: int, total: int, most: int) -> list[dict[str, Any]]:
+def _others(counts: Counts, counted: Counted, mine: np.ndarray, listed: np.ndarray) -> int:
+    """Sessions of the rows ``mine`` that have a value beside the listed ones; 0 if they are of few people."""
+    value = counted.value[mine]
+    others = mine[(value >= 0) & ~np.isin(value, listed)]
+    return len(others) if len(np.unique(counted.who[others])) >= counts.min_people else 0
+
+
+def _names(
+    counts: Counts, counted: Counted, names: list[str], mine: np.ndarray, i: int, most: int
+) -> list[dict[str, Any]]:
     """Names with their shares; those of few people, and the rarest, together as "other"."""
-    values, sessions = counted.by_intent.of(i)
-    values, sessions = values[:most], sessions[:most]
+    n, total = len(mine), counts.sessions.n
+    values, sessions = (a[:most] for a in counted.by_intent.of(i))
     rows = [
-        {"name": names[v], "share": rounded(some / n), "overall": rounded(counted.total[v] / total)}
+        {"name": names[v], "share": _share(some / n), "overall": _share(counted.total[v] / total)}
         for v, some in zip(values.tolist(), sessions.tolist(), strict=True)
     ]
-    rest = n - int(sessions.sum())
+    rest = _others(counts, counted, mine, values)
     if rest:
         elsewhere = total - int(counted.total[values].sum())
-        rows.append({"name": OTHER, "share": rounded(rest / n), "overall": rounded(elsewhere / total)})
+        rows.append({"name": OTHER, "share": _share(rest / n), "overall": _share(elsewhere / total)})
     return rows
 
 
@@ -287,20 +323,20 @@ def _neighbours(counted: Counted, i: int, n: int, sessions: Sessions) -> list[di
         {
             "intent": value - 1,
             "sessions": times,
-            "share": rounded(times / n),
-            "overall": rounded(counted.total[value] / sessions.n),
+            "share": _share(times / n),
+            "overall": _share(counted.total[value] / sessions.n),
         }
         for value, times in rows
     ]
 
 
-def _outcomes(counts: Counts, i: int) -> list[dict[str, Any]]:
+def _outcomes(counts: Counts, mine: np.ndarray, i: int) -> list[dict[str, Any]]:
     values, sessions = (a[:_OUTCOMES] for a in counts.outcomes.by_intent.of(i))
     names = counts.sessions.outcomes
     rows = [
         {"outcome": names[v], "sessions": n} for v, n in zip(values.tolist(), sessions.tolist(), strict=True)
     ]
-    rest = int((counts.sessions.is_known & (counts.sessions.intent == i)).sum()) - int(sessions.sum())
+    rest = _others(counts, counts.outcomes, mine, values)
     return [*rows, {"outcome": OTHER, "sessions": rest}] if rest else rows
 
 
@@ -313,11 +349,15 @@ def _confusions(counts: Counts, i: int) -> list[dict[str, Any]]:
         {
             "intent": j,
             "similarity": rounded(similarity[j]),
-            "both": int(counts.both[i, j]),
-            "teacher": int(counts.confused[i, j]),
+            "both": _enough(counts, counts.both[i, j]),
+            "teacher": _enough(counts, counts.confused[i, j]),
         }
         for j in order[:_CONFUSIONS]
     ]
+
+
+def _enough(counts: Counts, sessions: int) -> int:
+    return int(sessions) if sessions >= counts.min_people else 0
 
 
 def pages_in(detail: Mapping[str, Any]) -> list[int]:

@@ -29,18 +29,21 @@ class Export:
     """All that is written.
 
     Attributes:
-        documents: name under data/ → value of a JSON file.
+        run: names the folder under data/ with all that belongs together: whoever has read the overview of one
+            run never reads the rest of another.
+        overview: data/overview.json.
+        documents: name under data/RUN/ → value of a JSON file.
         intents: id → detail.
         shards: sessions, file by file.
-        binaries: name under data/ → bytes.
-        copied: files that are copied under data/ as they are.
+        binaries: name under data/RUN/ → bytes.
     """
 
+    run: str
+    overview: Mapping[str, Any]
     documents: Mapping[str, Any]
     intents: Mapping[str, Any]
     shards: Iterable[Any]
     binaries: Mapping[str, bytes]
-    copied: Iterable[Path] = ()
 
 
 def write(export: Export, folder: Path, page: Path = PAGE) -> None:
@@ -55,7 +58,7 @@ def write(export: Export, folder: Path, page: Path = PAGE) -> None:
     else:
         folder.mkdir(parents=True)
         (folder / "index.html").write_text(_NO_PAGE, encoding="utf-8")
-    data = folder / "data"
+    data = folder / "data" / export.run
     for name in ("intents", "sessions"):
         (data / name).mkdir(parents=True)
     for name, value in export.documents.items():
@@ -67,8 +70,9 @@ def write(export: Export, folder: Path, page: Path = PAGE) -> None:
         (data / "sessions" / f"{number}.json").write_text(compact(shard), encoding="utf-8")
     for name, raw in export.binaries.items():
         (data / name).write_bytes(raw)
-    for path in export.copied:
-        shutil.copyfile(path, data / path.name)
+    (folder / "data" / "overview.json").write_text(
+        compact({**export.overview, "run": export.run}), encoding="utf-8"
+    )
 
 
 def compact(value: Any) -> str:

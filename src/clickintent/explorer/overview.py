@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from clickintent.explorer.rates import rate, rounded
+from clickintent.explorer.rates import difference, rates, rounded, shares
 from clickintent.explorer.sessions import Sessions
-from clickintent.report.views import DAY_US, HOUR_US, Z, share_changes, time_unit
+from clickintent.report.views import DAY_US, HOUR_US, time_unit
 from clickintent.taxonomy import Intent, Taxonomy
 
 _MONDAY_US = 4 * DAY_US  # 5 January 1970: weeks begin on Mondays
 _WEEK = 7
 _LATE_US = 22 * HOUR_US  # a day whose last session begins before that hour was not seen to its end
+_RISK = 0.05  # that any interval of a change is wrong
 _FEWEST = 100  # sessions in each of two windows that are compared
 
 
-def overview(sessions: Sessions, taxonomy: Taxonomy, about: Mapping[str, Any]) -> dict[str, Any]:
+def overview(
+    sessions: Sessions, taxonomy: Taxonomy, about: Mapping[str, Any], *, min_people: int, sure: float | None
+) -> dict[str, Any]:
     """Counts over all sessions.
 
     Args:
         about: what is not counted: title, made_at, versions, outcome, shown, points, shard.
+        min_people: visitors or accounts of known outcome, of whom the rate of an intent is told.
+        sure: the confidence from which on an intent counts as present; None: not known.
     """
     unit, first, bins = binned(sessions.start)
     n_bins, k = int(bins.max()) + 1, len(sessions.intent_ids)
     used = sessions.intent >= 0
     series = np.bincount(sessions.intent[used] * n_bins + bins[used], minlength=k * n_bins).reshape(k, n_bins)
-    known, converted = sessions.is_known, sessions.is_converted
+    known = sessions.is_known
+    outcome = sessions.intent[known], sessions.is_converted[known], sessions.cluster[known]
+    by_intent, overall = rates(*outcome, k), rates(np.zeros_like(outcome[0]), *outcome[1:], 1)
     per = {
         "sessions": np.bincount(sessions.intent[used], minlength=k),
-        "known": np.bincount(sessions.intent[used & known], minlength=k),
-        "converted": np.bincount(sessions.intent[used & converted], minlength=k),
         "linked": np.bincount(sessions.intent[used & sessions.is_linked], minlength=k),
         "confidence": np.bincount(sessions.intent[used], sessions.confidence[used], minlength=k),
     }
@@ -49,7 +55,7 @@ def overview(sessions: Sessions, taxonomy: Taxonomy, about: Mapping[str, Any]) -
                 **_words(id_, named.get(id_), gone.get(id_, id_)),
                 "sessions": n,
                 "confidence": rounded(per["confidence"][i] / n) if n else None,
-                "rate": rate(int(per["converted"][i]), int(per["known"][i])),
+                "rate": by_intent.rate(i) if by_intent.clusters[i] >= min_people else None,
                 "linked": rounded(per["linked"][i] / n) if n and has_links else None,
                 "series": series[i].tolist(),
                 "change": changes[i] if changes else None,
@@ -62,12 +68,13 @@ def overview(sessions: Sessions, taxonomy: Taxonomy, about: Mapping[str, Any]) -
         "sessions": sessions.n,
         "visitors": int(sessions.visitor.max(initial=-1)) + 1,
         "links": dict(zip(links.tolist(), counts.tolist(), strict=True)),
-        "rate": rate(int(converted.sum()), int(known.sum())),
+        "rate": overall.rate(0),
         "bin": unit,
         "bins": first,
         "total": np.bincount(bins, minlength=n_bins).tolist(),
         "compared": windows[0] if changes and windows else None,
         "unlabelled": int((~used).sum()),
+        "sure": None if sure is None else _sure(sessions, sure),
         "intents": rows,
     }
 
@@ -107,19 +114,22 @@ def _changes(
 ) -> list[dict[str, float]] | None:
     if windows is None or min(windows[1].sum(), windows[2].sum()) < _FEWEST:
         return None
-    early, late = (sessions.intent[window] for window in windows[1:])
-    before, after, half = share_changes(early, late, len(sessions.intent_ids))
-    # an intent that none of n sessions has may still be one of n/z²
-    half = np.where(half > 0, half, Z**2 / min(len(early), len(late)))
+    k = len(sessions.intent_ids)
+    (before, worth_before), (after, worth_after) = (
+        shares(sessions.intent[window], sessions.visitor[window], k) for window in windows[1:]
+    )
+    z = NormalDist().inv_cdf(1 - _RISK / (2 * max(k, 1)))  # Bonferroni: all k intervals hold together
+    low, high = difference((before, worth_before), (after, worth_after), z)
     return [
-        {
-            "before": rounded(p, 5),
-            "after": rounded(q, 5),
-            "low": rounded(q - p - h, 5),
-            "high": rounded(q - p + h, 5),
-        }
-        for p, q, h in zip(before, after, half, strict=True)
+        {"before": rounded(p, 5), "after": rounded(q, 5), "low": rounded(lo, 5), "high": rounded(hi, 5)}
+        for p, q, lo, hi in zip(before, after, low, high, strict=True)
     ]
+
+
+def _sure(sessions: Sessions, threshold: float) -> dict[str, Any]:
+    enough = (sessions.intent >= 0) & (sessions.confidence >= threshold)
+    # a precision that is never reached has an infinite threshold: no session reaches it
+    return {"threshold": rounded(min(threshold, 1.0)), "sessions": int(enough.sum())}
 
 
 def _words(id_: str, intent: Intent | None, otherwise: str) -> dict[str, Any]:

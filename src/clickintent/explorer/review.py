@@ -24,11 +24,12 @@ _HISTORY, _LABELS = "taxonomies/history.jsonl", "labels/teacher.parquet"
 _TRIES = 5
 
 
-def review_document(workspace: Path | Workspace, config: Config) -> dict[str, object]:  # noqa: ARG001
+def review_document(workspace: Path | Workspace, config: Config) -> dict[str, object]:
     """What ``Review`` is in the explorer's ``data.ts``.
 
     Its ``digest`` is what a decision must be made on (``pipeline.reviewing.decide``). All files are as they
-    were at one time, unless somebody writes them again and again.
+    were at one time, unless somebody writes them again and again. Without ``explore.sessions`` it holds no
+    examples: they are single sessions.
 
     Raises:
         WorkspaceError: if there is no taxonomy.
@@ -37,7 +38,7 @@ def review_document(workspace: Path | Workspace, config: Config) -> dict[str, ob
     root = workspace.root if isinstance(workspace, Workspace) else workspace
     for _ in range(_TRIES):
         before = stamp(root)
-        document = _read(root)
+        document = _read(root, with_examples=config.explore.sessions)
         if stamp(root) == before:
             break
     return document
@@ -56,7 +57,7 @@ def _of_file(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _read(root: Path) -> dict[str, object]:
+def _read(root: Path, *, with_examples: bool) -> dict[str, object]:
     if not (root / _TAXONOMY).exists():
         raise WorkspaceError(f"{root / _TAXONOMY} is not there. Run 'clickintent taxonomy draft' first.")
     taxonomy = Taxonomy.load(root / _TAXONOMY)
@@ -68,8 +69,8 @@ def _read(root: Path) -> dict[str, object]:
         "digest": seen(taxonomy, proposals),
         "approved_by": taxonomy.approved_by if valid else None,
         "approved_at": taxonomy.approved_at if valid else None,
-        "intents": [_intent(intent, labelled) for intent in taxonomy.intents],
-        "proposals": [_proposal(proposal) for proposal in proposals],
+        "intents": [_intent(intent, labelled, with_examples) for intent in taxonomy.intents],
+        "proposals": [_proposal(proposal, with_examples) for proposal in proposals],
         "retired": [{"id": r.id, "name": r.name, "into": list(r.into)} for r in taxonomy.retired],
         "history": [
             {
@@ -94,7 +95,7 @@ def _counts(path: Path) -> Mapping[str, int]:
     return dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True))
 
 
-def _intent(intent: Intent, labelled: Mapping[str, int]) -> dict[str, object]:
+def _intent(intent: Intent, labelled: Mapping[str, int], with_examples: bool) -> dict[str, object]:
     return {
         "id": intent.id,
         "name": intent.name,
@@ -102,18 +103,18 @@ def _intent(intent: Intent, labelled: Mapping[str, int]) -> dict[str, object]:
         "area": intent.area,
         "includes": list(intent.includes),
         "excludes": list(intent.excludes),
-        "examples": list(intent.examples),
+        "examples": list(intent.examples) if with_examples else [],
         "sessions": labelled.get(intent.id),
         "is_approved": intent.is_approved,
         "approved_by": intent.approved.by if intent.approved else None,
     }
 
 
-def _proposal(proposal: Proposal) -> dict[str, object]:
+def _proposal(proposal: Proposal, with_examples: bool) -> dict[str, object]:
     return {
         "id": proposal.id,
         "name": proposal.name,
         "definition": proposal.definition,
         "sessions": proposal.evidence.sessions,
-        "examples": list(proposal.examples),
+        "examples": list(proposal.examples) if with_examples else [],
     }

@@ -84,6 +84,7 @@ class Sessions:
     Attributes:
         start: int64, µs since 1970 UTC.
         visitor: int64, a number for each visitor.
+        cluster: int64, a number for whom its outcome is of: its account, or else its visitor.
         is_linked: bool, to one account.
         link: str, of ``schema.ACCOUNT_LINKS``.
         intent: int64, place of its most confident intent in ``intent_ids``; −1: none.
@@ -97,6 +98,7 @@ class Sessions:
 
     start: np.ndarray
     visitor: np.ndarray
+    cluster: np.ndarray
     link: np.ndarray
     intent: np.ndarray
     confidence: np.ndarray
@@ -192,7 +194,13 @@ class _Pages:
 
 
 def columns(
-    table: pa.Table, top: pa.Table, known: tuple[str, ...], outcome: np.ndarray, outcomes: tuple[str, ...]
+    table: pa.Table,
+    top: pa.Table,
+    known: tuple[str, ...],
+    outcome: np.ndarray,
+    outcomes: tuple[str, ...],
+    *,
+    by_account: bool,
 ) -> Sessions:
     """The columns of a table that ``read`` returned.
 
@@ -200,7 +208,9 @@ def columns(
         top: ``session_id``, ``intent_id``, ``confidence`` of the most confident intent of each session.
         known: ids of the taxonomy.
         outcome: (n,) place in ``outcomes``, −1 where not known.
+        by_account: whether outcomes are an account's, the same for all its sessions.
     """
+    whose = pc.coalesce(table["account_id"], table["visitor_id"]) if by_account else table["visitor_id"]
     at = pc.index_in(table["session_id"], value_set=top["session_id"].combine_chunks())
     named = top["intent_id"].take(at).combine_chunks().dictionary_encode()
     said = named.dictionary.to_pylist()
@@ -217,6 +227,7 @@ def columns(
     return Sessions(
         start=table["start"].to_numpy().astype(np.int64),
         visitor=_ranks(table["visitor_id"]),
+        cluster=_ranks(whose),
         link=_text(table["account_link"]),
         intent=rank[intent],
         confidence=np.nan_to_num(confidence.astype(np.float32)),

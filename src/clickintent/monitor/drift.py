@@ -29,12 +29,14 @@ _MARGIN = 2.0
 class Intents:
     """What the student says of n sessions: probabilities (n, k) of k named intents.
 
-    Below ``cutoff`` a session has no label; None: every session has one.
+    Below ``cutoff`` a session has no label; None: every session has one. ``learned`` (n,) are those that the
+    student learned from; it is surer of them than of any others, so its confidence there is no measure.
     """
 
     probability: npt.NDArray[np.float32]
     names: tuple[str, ...]
     cutoff: float | None = None
+    learned: Bools | None = None
 
 
 def find_drift(
@@ -66,14 +68,14 @@ def find_drift(
 
     features = inputs(sessions, is_before)
     if intents is not None:
-        features += labels(intents.probability, intents.names, is_before, intents.cutoff)
+        features += labels(intents.probability, intents.names, is_before, intents.cutoff, intents.learned)
     known = np.flatnonzero(is_before)
     features = [feature for feature in features if feature.x[known].sum()]
     populations = [_population(sessions, at, features)]
     if traffic is not None:
         populations += _traffic(traffic, at, times)
     if embeddings is not None:
-        populations.append(_embedded(populations[0], embeddings, config.embeddings, seed))
+        populations.append(_embedded(populations[0], is_now, embeddings, config.embeddings, seed))
     n_measures = 1 + sum(len(population.features) for population in populations)
     rate = config.false_alarms / n_measures
 
@@ -193,16 +195,14 @@ def _traffic(traffic: pa.Table, at: int, times: _Times) -> list[Population]:
 
 
 def _embedded(
-    population: Population, embeddings: npt.NDArray[np.float32], most: int, seed: int
+    population: Population, is_now: Bools, embeddings: npt.NDArray[np.float32], most: int, seed: int
 ) -> Population:
-    """At most so many sessions on each side, as Fourier features."""
+    """At most so many sessions before the split, in the current window, and between, as Fourier features."""
     rng = np.random.default_rng(seed)
-    before, after = (
-        np.sort(rng.permutation(np.flatnonzero(rows))[:most])
-        for rows in (population.is_before, population.is_after)
-    )
-    rows = np.concatenate([before, after])
-    fourier = Fourier.fit(embeddings[before], _FREQUENCIES, seed=seed)
+    parts = (population.is_before, is_now, population.is_after & ~is_now)
+    chosen = [np.sort(rng.permutation(np.flatnonzero(part))[:most]) for part in parts]
+    rows = np.concatenate(chosen)
+    fourier = Fourier.fit(embeddings[chosen[0]], _FREQUENCIES, seed=seed)
     feature = Feature("embedding", "embedding", "mmd", (), fourier(embeddings[rows]))
     start, visitor = population.start[rows], population.visitor[rows]
     return Population(start, visitor, population.is_before[rows], population.is_after[rows], (feature,))

@@ -71,17 +71,23 @@ def channels(sessions: pa.Table, is_before: Bools) -> Feature:
 
 
 def labels(
-    probability: npt.NDArray[np.float32], names: Sequence[str], is_before: Bools, cutoff: float | None
+    probability: npt.NDArray[np.float32],
+    names: Sequence[str],
+    is_before: Bools,
+    cutoff: float | None,
+    learned: Bools | None = None,
 ) -> list[Feature]:
     """The student's surest intent, and how sure it is.
 
     Args:
         probability: (n, k)
         cutoff: below it a session has no label; None: every session has one.
+        learned: (n,) sessions that the student learned from; they are left out of how sure it is.
     """
     n, rows = len(probability), np.arange(len(probability))
     top, confidence = probability.argmax(axis=1), probability.max(axis=1)
-    sure = _binned("confidence", "label", confidence.astype(float), rows, is_before, "")
+    how_sure = confidence.astype(float) if learned is None else np.where(learned, np.nan, confidence)
+    sure = _binned("confidence", "label", how_sure, rows, is_before, "")
     if cutoff is None:
         return [_coded("intent", "label", "js", tuple(names), top, rows, n), sure]
     without = confidence < cutoff

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from clickintent.pipeline.known import account_outcomes_of, outcome_name, outsid
 from clickintent.pipeline.reviewing import PROPOSALS
 from clickintent.taxonomy import IntentLabeler, Taxonomy
 from clickintent.taxonomy.content import site_names, title_of
-from clickintent.workspace import Metrics, Workspace, atomically, file_fingerprint
+from clickintent.workspace import Metrics, Workspace, atomically, file_fingerprint, fingerprint
 
 NAME = "explorer"
 _BATCH = 20_000  # sessions read at once
@@ -41,7 +42,7 @@ _DRIFT = "drift.json"
 
 def explore(workspace: Workspace, config: Config, force: bool) -> Metrics:
     def work() -> Metrics:
-        made = _Making(workspace, config)
+        made = _Making(workspace, config, fingerprint(*made_from)[:12])
         export = made.export()
         with atomically(workspace.path(NAME)) as temporary:
             folder.write(export, temporary)
@@ -63,6 +64,8 @@ def explore(workspace: Workspace, config: Config, force: bool) -> Metrics:
         config.report.title,
         config.seed,
         config.privacy.min_people,
+        config.labels.min_precision,
+        config.labels.min_confidence,
         config.sessions.channel,
         config.conversion,
         [file_fingerprint(path) for path in outside_files(config)],
@@ -93,10 +96,11 @@ class _Making:
 
     workspace: Workspace
     config: Config
+    run: str  # the same for the same inputs
     clock: _Clock = field(default_factory=_Clock)
 
     def export(self) -> Export:
-        individual = self.config.explore.sessions
+        individual, least = self.config.explore.sessions, self.config.privacy.min_people
         counts = self.counts
         pages, kinds = counts.visits.pages, []
         told = [
@@ -117,7 +121,6 @@ class _Making:
         listed = [pages[place] for place in np.argsort(number)[(number < 0).sum() :].tolist()]
         site = site_names(title for _, title in pages)
         point_columns, binaries = self._points()
-        review = review_document(self.workspace, self.config)
         about = {
             "title": self.config.report.title,
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,16 +131,21 @@ class _Making:
             "shard": self.config.explore.shard,
         }
         documents = {
-            "overview.json": overview(counts.sessions, self.taxonomy, about),
             "pages.json": {
                 "pages": [{"page": p, "title": title_of(t, site) if t else None} for p, t in listed],
                 "types": kinds,
             },
-            "review.json": review if individual else _without_examples(review),
+            "review.json": review_document(self.workspace, self.config),
         }
         self.clock.lap("overview")
         drift = self.workspace.path(_DRIFT)
+        if drift.exists():
+            documents[_DRIFT] = _enough(json.loads(drift.read_text(encoding="utf-8")), least)
         return Export(
+            run=self.run,
+            overview=overview(
+                counts.sessions, self.taxonomy, about, min_people=least, sure=self._sure_from()
+            ),
             documents=documents,
             intents={
                 id_: details.renumbered(one, lambda page: int(number[page]))
@@ -155,7 +163,6 @@ class _Making:
             if own is not None
             else (),
             binaries=binaries,
-            copied=[drift] if drift.exists() else [],
         )
 
     @cached_property
@@ -196,6 +203,19 @@ class _Making:
         return pq.read_table(needed(self.workspace, "labels/student.parquet", "explore", "distill"))
 
     @cached_property
+    def labeler(self) -> IntentLabeler | None:
+        path = self.workspace.path("student")
+        return IntentLabeler.load(path) if path.exists() else None
+
+    def _sure_from(self) -> float | None:
+        """From there on an intent is given where sessions are scored (``serve.model``)."""
+        labels, student = self.config.labels, self.labeler
+        if student is None:
+            return None
+        wanted = labels.min_precision
+        return max(student.cutoff(wanted), labels.min_confidence) if wanted else student.threshold
+
+    @cached_property
     def teacher(self) -> pa.Table | None:
         path = self.workspace.path("labels/teacher.parquet")
         return pq.read_table(path) if path.exists() else None
@@ -205,7 +225,8 @@ class _Making:
         table = self.reading.table
         outcome, names = self._outcomes(table)
         ids = self.taxonomy.intent_ids
-        found = columns(table, top_intents(self.student), ids, outcome, names)
+        by_account = isinstance(self.config.conversion, AccountConversion)
+        found = columns(table, top_intents(self.student), ids, outcome, names, by_account=by_account)
         self.clock.lap("labels")
         return found
 
@@ -290,11 +311,10 @@ class _Making:
 
     def _supported(self, told: Sequence[dict[str, Any]], labels: pa.Table) -> dict[int, tuple[int, ...]]:
         """The events behind the student's most confident labels of some sessions, by the labels' places."""
-        most = self.config.explore.supported
-        needs = [self.workspace.path(name) for name in ("encoder", "student")]
-        if not most or not all(path.exists() for path in needs):
+        most, student = self.config.explore.supported, self.labeler
+        if not most or student is None or not self.workspace.path("encoder").exists():
             return {}
-        encoder, student = load_encoder(self.workspace, "explore"), IntentLabeler.load(needs[1])
+        encoder = load_encoder(self.workspace, "explore")
         rows, places = shown.surest(labels)
         place = dict(zip(rows.tolist(), places.tolist(), strict=True))
         listed = [row for one in told for row in (*one["surest"], *one["some"])]  # what people open first
@@ -332,6 +352,13 @@ def _places(labels: pa.Table, ids: pa.Array, intent_ids: Sequence[str]) -> tuple
     return row[mine].astype(np.int64), intent[mine].astype(np.int64)
 
 
+def _enough(drift: dict[str, Any], least: int) -> dict[str, Any]:
+    """The same without pages that few sessions saw."""
+    if "new_pages" not in drift:
+        return drift
+    return {**drift, "new_pages": [row for row in drift["new_pages"] if row["sessions"] >= least]}
+
+
 def _in_words(config: Config) -> str | None:
     match config.conversion:
         case InSessionConversion(page=page) if page is not None:
@@ -341,9 +368,3 @@ def _in_words(config: Config) -> str | None:
         case AccountConversion() as outcome:
             return f"its account takes a product within {outcome.horizon_days:g} days"
     return None
-
-
-def _without_examples(review: dict[str, Any]) -> dict[str, Any]:
-    """The same without single sessions."""
-    emptied = {name: [{**row, "examples": []} for row in review[name]] for name in ("intents", "proposals")}
-    return {**review, **emptied}

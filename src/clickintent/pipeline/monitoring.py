@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from clickintent._version import __version__
 from clickintent.config import Config
@@ -26,7 +29,10 @@ def drift(workspace: Workspace, config: Config, force: bool) -> Metrics:
         embeddings = stored_embeddings(workspace, sessions["session_id"], "drift")
         student = IntentLabeler.load(needed(workspace, "student", "drift", "distill"))
         intents = Intents(
-            student.predict_proba(embeddings), _names(workspace, student), _cutoff(config, student)
+            student.predict_proba(embeddings),
+            _names(workspace, student),
+            _cutoff(config, student),
+            _learned(workspace, sessions),
         )
         found = find_drift(
             sessions,
@@ -75,6 +81,16 @@ def _cutoff(config: Config, student: IntentLabeler) -> float | None:
     """Below it ``distill`` gives no label; None: every session has one."""
     wanted = config.labels.min_precision
     return max(config.labels.min_confidence, student.cutoff(wanted)) if wanted else None
+
+
+def _learned(workspace: Workspace, sessions: pa.Table) -> npt.NDArray[np.bool_] | None:
+    """The sessions that the teacher annotated."""
+    path = workspace.path("labels/annotated.parquet")
+    if not path.exists():
+        return None
+    annotated = pq.read_table(path, columns=["session_id"])["session_id"].combine_chunks()
+    found = pc.is_in(sessions["session_id"], value_set=annotated)
+    return np.asarray(found.to_numpy(), dtype=bool)
 
 
 def _traffic(workspace: Workspace) -> pa.Table:

@@ -53,11 +53,12 @@ _OF_DATA: Headers = (
     *_COMMON,
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-_ALWAYS, _A_DAY, _ASK, _ASK_ALONE = (
+_ALWAYS, _A_DAY, _ASK, _ASK_ALONE, _NEVER = (
     "public, max-age=31536000, immutable",  # the name holds a hash
     "public, max-age=86400",
     "no-cache",
     "private, no-cache",  # not in caches that several people share
+    "no-store",  # single people's: not on a disk, either
 )
 
 #: suffix → content type; what is text is compressed, and WebAssembly, too
@@ -79,6 +80,7 @@ _PIECE = 65_536
 _KEPT = 32 * 2**20  # bytes of files, in memory
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", re.IGNORECASE)
 _SERVICE = re.compile(rb"(<meta\s+name=[\"']?clickintent-service[\"']?\s+content=)(\"\"|'')")
+_SINGLE = re.compile(r"(^|/)sessions/|\.bin$")  # of the data, what holds single sessions
 _MOMENT_S = 0.1
 
 
@@ -241,14 +243,15 @@ class Pages:
 
     async def _datum(self, _: Context, request: Request) -> Response:
         name, folder = request.path_params["name"], self._data
+        caching = _NEVER if _SINGLE.search(name) else _ASK_ALONE
         try:
-            return await _answer(request, folder, name, _ASK_ALONE, _OF_DATA)
+            return await _answer(request, folder, name, caching, _OF_DATA)
         except HttpError:
             if await asyncio.to_thread(folder.root.is_dir):
                 raise
         await asyncio.sleep(_MOMENT_S)  # between two renames the folder is away
         try:
-            return await _answer(request, folder, name, _ASK_ALONE, _OF_DATA)
+            return await _answer(request, folder, name, caching, _OF_DATA)
         except HttpError:
             message = "there is nothing to explore yet. Run 'clickintent explore FILE.toml' first."
             raise HttpError(404, Problem("not_found", message)) from None

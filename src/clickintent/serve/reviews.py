@@ -6,6 +6,8 @@ It is read from and written to the workspace in threads; the model in use follow
 from __future__ import annotations
 
 import asyncio
+import re
+import unicodedata
 from collections.abc import Mapping
 
 import msgspec
@@ -21,6 +23,7 @@ from clickintent.serve.wire import NewDecision, Problem, encode
 from clickintent.taxonomy.review import CommandError, Wanted
 
 _DECISION = msgspec.json.Decoder(NewDecision)
+_OF_KEY = re.compile(r"\(\s*key\s", re.IGNORECASE)  # what is added to a name that a key stands behind
 _MOMENT = 5  # seconds until a stage may be done
 _TAKES_VALUE = ("rename", "redefine", "move", "merge", "accept")
 
@@ -64,6 +67,9 @@ class Reviews:
         by = " ".join(_printable(asked.by).split())
         if not by:
             raise HttpError(422, Problem("invalid", "say who decides.", "by"))
+        if _OF_KEY.search(unicodedata.normalize("NFKC", by)):
+            message = "a name must not look like a key's: leave out '(key …'."
+            raise HttpError(422, Problem("invalid", message, "by"))
         by = by if key is None else f"{by} (key {key})"
         wanted = _wanted(asked)
         try:
