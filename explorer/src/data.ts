@@ -114,7 +114,7 @@ export interface Neighbour {
   intent: number;
   sessions: number;
   share: number;
-  overall: number; // share that would be expected if intents did not matter
+  overall: number; // share of all sessions whose session before (after) has that intent
 }
 export interface Confusion {
   intent: number;

@@ -160,9 +160,7 @@ function KeyForm({ wasWrong, done }: { wasWrong: boolean; done: () => void }) {
           onInput={(event) => setValue(event.currentTarget.value)}
         />
       </label>
-      <button type="submit">
-        Open
-      </button>
+      <button type="submit">Open</button>
     </form>
   );
 }

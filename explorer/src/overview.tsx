@@ -147,7 +147,8 @@ function Movers({ about }: { about: Overview }) {
     <section>
       <h2>What rose and fell</h2>
       <p class="intro">
-        Share of sessions, {about.compared}; only what is beyond chance (95{"\u202f"}% intervals, each by itself).
+        Share of sessions, {about.compared}; only what is beyond chance: 95{"\u202f"}% intervals that hold for all
+        intents together, a visitor’s sessions taken together.
       </p>
       <div class="two">
         <div class="card">
