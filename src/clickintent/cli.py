@@ -65,7 +65,7 @@ def demo(
 
 @app.command
 def run(file: File, *, force: Force = False) -> None:
-    """Run every stage, from the raw exports to the report and the explorer."""
+    """Run every stage, from the raw exports to the report, drift and the explorer."""
     config = load_config(file)
     _headline(pipeline.run(config, force=force), config.workspace)
     _explorer(config.workspace, file)

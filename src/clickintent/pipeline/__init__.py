@@ -181,7 +181,7 @@ def metrics(config: Config) -> Metrics:
 
 
 def run(config: Config, *, force: bool = False) -> Metrics:
-    """All stages from the raw exports to the report and the explorer; returns all metrics by section."""
+    """All stages from the raw exports to the report, drift and the explorer; returns all metrics by section."""
     stages = (
         encode.ingest,
         encode.pretrain,
@@ -191,6 +191,7 @@ def run(config: Config, *, force: bool = False) -> Metrics:
         intents.distill,
         results.evaluate,
         results.write_report,
+        monitoring.drift,
         exploring.explore,
     )
     with open_workspace(config.workspace) as workspace:
