@@ -181,7 +181,7 @@ def metrics(config: Config) -> Metrics:
 
 
 def run(config: Config, *, force: bool = False) -> Metrics:
-    """All stages from the raw exports to the report, drift and the explorer; returns all metrics by section."""
+    """All stages, from the raw exports to report, drift and explorer; returns all metrics by section."""
     stages = (
         encode.ingest,
         encode.pretrain,
