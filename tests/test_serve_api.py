@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,47 @@ def test_whom_batch_has_forgotten_is_refused(config: Config, served: Served) -> 
         assert [one["reason"] for one in found["refused"]] == ["of a person who was forgotten"]
         body = {"visitor_id": row["visitor_id"], "account_id": "x"}
         assert client.post("/v1/identify", json=body).json() == {"linked": False}
+
+
+@pytest.mark.parametrize("when", ["while it serves", "while it does not"])
+@pytest.mark.parametrize("who", ["visitor", "account"])
+def test_whom_batch_forgets_is_removed_from_live_sessions_too(config: Config, who: str, when: str) -> None:
+    manifest = config.workspace / ".ingest" / "manifest.json"
+    code = load_model(config).gate.visitor("me" if who == "account" else "mine")
+
+    def forget() -> None:
+        forgotten = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({**forgotten, "forgotten": [code]}))
+
+    def sessions(client: TestClient, account: str) -> int:
+        found = client.get(f"/v1/accounts/{account}/intent")
+        return 0 if found.status_code == 404 else int(found.json()["sessions"])
+
+    settings = config.serve.model_copy(update={"reload_seconds": 0.1})
+    config = config.model_copy(update={"serve": settings})
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
+        sent = [event(0, "mine", account_id="me"), event(1, "other", account_id="you")]
+        assert client.post("/v1/events", json={"events": sent}).json()["accepted"] == 2
+        assert (sessions(client, "me"), sessions(client, "you")) == (1, 1)
+        if when == "while it serves":
+            forget()
+            until(lambda: sessions(client, "me") == 0)
+            assert sessions(client, "you") == 1
+    if when == "while it does not":
+        forget()
+    with client_of(create_app(config, clock=lambda: NOW)) as client:
+        until(lambda: sessions(client, "me") == 0)
+        assert sessions(client, "you") == 1
+        time.sleep(0.3)  # it is not looked for again and again, and nothing fails
+        assert "clickintent_background_failures_total{" not in client.get("/metrics").text
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not come to be")
 
 
 def test_a_login_without_consent_is_not_kept(client: TestClient) -> None:

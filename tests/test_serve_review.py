@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from clickintent import Taxonomy, schema
-from clickintent.config import Config, ExploreConfig
+from clickintent.config import Config, ExploreConfig, ServeConfig
 from clickintent.explorer.review import review_document
 from clickintent.pipeline import contract
 from clickintent.pipeline.reviewing import decide
@@ -391,6 +391,36 @@ def test_others_are_served_while_a_decision_is_written(
     go_on.set()
     thread.join()
     assert statuses == [200]
+
+
+def test_a_decision_that_has_begun_is_answered_however_long_it_takes(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that still waits for its turn is not made once it was told to come back."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        decide(*arguments)
+
+    monkeypatch.setattr(reviews, "decide", slow)
+    statuses: dict[str, int] = {}
+    with serving(config.model_copy(update={"serve": ServeConfig(timeout_s=1)})) as client:
+
+        def ask(intent: str) -> None:
+            statuses[intent] = post(client, "approve", intent).status_code
+
+        threads = {intent: threading.Thread(target=ask, args=(intent,)) for intent in ("i01", "i02")}
+        threads["i01"].start()
+        assert begun.wait(10)
+        threads["i02"].start()
+        threads["i02"].join()
+        assert statuses == {"i02": 503}
+        go_on.set()
+        threads["i01"].join()
+    assert statuses["i01"] == 200
+    assert [intent.id for intent in now(config).intents if intent.is_approved] == ["i01"]
 
 
 # --- whatever is written ---

@@ -38,6 +38,7 @@ from clickintent.serve.door import (
     check_exposure,
     json_answer,
     known,
+    limited,
     problem,
 )
 from clickintent.serve.model import Models
@@ -103,6 +104,7 @@ def create_app(
         tasks = [
             asyncio.create_task(_again(context, "model", often, loaded.look)),
             asyncio.create_task(_again(context, "keys", often, partial(_look_at_keys, context))),
+            asyncio.create_task(_again(context, "forgetting", often, service.follow)),
             asyncio.create_task(_again(context, "expiry", _EXPIRE_SECONDS, service.expire)),
         ]
         door = f"{len(keys)} keys" if keys else "no keys: open to this machine"
@@ -250,7 +252,7 @@ def _route(method: str, path: str, scopes: Scopes, handler: Handler) -> Route:
         started, response = time.perf_counter(), None
         try:
             admit(context, request, scopes)
-            async with asyncio.timeout(context.config.serve.timeout_s):
+            async with limited(request.scope, context.config.serve.timeout_s):
                 response = await handler(context, request)
         except HttpError as error:
             response = problem(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import time
@@ -37,7 +38,7 @@ HEADERS: Headers = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-_OWN = "clickintent.headers"  # in an ASGI scope
+_OWN, _LIMIT = "clickintent.headers", "clickintent.limit"  # in an ASGI scope
 _AT = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _LOCAL = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 
@@ -206,6 +207,18 @@ def problem(error: HttpError, more: Mapping[str, Any] | None = None) -> Response
 def with_headers(scope: Scope, headers: Headers) -> None:
     """Let the answer have these headers, and not ``HEADERS``."""
     scope[_OWN] = headers
+
+
+def limited(scope: Scope, seconds: float) -> asyncio.Timeout:
+    """The time that a request may take; ``unlimited`` lifts it."""
+    limit: asyncio.Timeout = asyncio.timeout(seconds)
+    scope[_LIMIT] = limit
+    return limit
+
+
+def unlimited(scope: Scope) -> None:
+    """From here on the request is done to its end: whoever asked must not be told that it was not."""
+    scope[_LIMIT].reschedule(None)
 
 
 class Guard:

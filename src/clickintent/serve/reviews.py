@@ -18,7 +18,7 @@ from clickintent.config import Config
 from clickintent.errors import ArtifactError, ChangedError, ConfigError, InUseError, WorkspaceError
 from clickintent.explorer.review import review_document, stamp
 from clickintent.pipeline.reviewing import decide
-from clickintent.serve.door import Context, HttpError, body_of, is_json, key_of
+from clickintent.serve.door import Context, HttpError, body_of, is_json, key_of, unlimited
 from clickintent.serve.wire import NewDecision, Problem, encode
 from clickintent.taxonomy.review import CommandError, Wanted
 
@@ -105,6 +105,7 @@ async def decision(context: Context, request: Request) -> Response:
     asked = await body_of(context, request, _DECISION)
     key, reviews = key_of(context, request), context.reviews
     async with reviews.deciding:
+        unlimited(request.scope)  # a thread cannot be called back: what it writes is written
         return _json(await asyncio.to_thread(reviews.decide, asked, None if key is None else key.name))
 
 

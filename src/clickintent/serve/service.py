@@ -86,6 +86,7 @@ class Service:
     clock: Callable[[], int] = now_us
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    _followed: frozenset[int] | None = None
 
     async def score(self, request: ScoreRequest) -> ScoreAnswer:
         """Score one session; nothing of it is kept.
@@ -301,6 +302,20 @@ class Service:
                 for i in found.intents
             ],
         )
+
+    async def follow(self) -> None:
+        """Remove what is kept of people whom ``clickintent forget`` removed from the workspace since last time."""
+        forgotten, starts = self.models.current.forgotten, self._followed is None
+        followed = set(self._followed or ())
+        for code in sorted(forgotten - followed):
+            # Whoever is new may be in a request that was let in before: the store must refuse it. When the
+            # service starts there is none, and most have long gone.
+            if not starts or await self.store.visitors(code):
+                await self.store.forget_account(code, partial(_belonging, code, self.config.sessions))
+            if not starts or await self.store.events(code) or await self.store.accounts(code):
+                await self.store.forget_visitor(code)
+            followed.add(code)
+        self._followed = frozenset(followed)
 
     async def expire(self) -> int:
         """Remove what is older than ``serve.keep_days``."""
