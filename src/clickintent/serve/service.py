@@ -304,7 +304,7 @@ class Service:
         )
 
     async def follow(self) -> None:
-        """Remove what is kept of people whom ``clickintent forget`` removed from the workspace since last time."""
+        """Remove what is kept of people whom ``clickintent forget`` has removed from the workspace."""
         forgotten, starts = self.models.current.forgotten, self._followed is None
         followed = set(self._followed or ())
         for code in sorted(forgotten - followed):
