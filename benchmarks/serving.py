@@ -3,7 +3,7 @@
 Beside it, in the same run, the same framework with a route that takes the same body and says hello: what no
 service can be faster than. Latencies of the open loop count from when a request was due.
 
-    python benchmarks/serving.py [--only score,events,kill,soak,fuzz] [--seconds 10] [--repeats 3]
+    python benchmarks/serving.py [--only steps,score,events,kill,soak,fuzz] [--seconds 10] [--repeats 3]
         [--kills 20] [--soak-minutes 30] [--bodies 100000] [--sessions 20000] [--work FOLDER]
 
 With ``--work`` the workspace is kept and used again. Parts that are not measured keep the figures that they
@@ -28,15 +28,20 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow.dataset as ds
 
 from clickintent import pipeline
 from clickintent.config import Config, SimBankConfig, load_config
+from clickintent.serve import live
+from clickintent.serve.model import load_model
+from clickintent.serve.service import now_us
+from clickintent.serve.wire import Intent, ScoreAnswer, ScoreRequest, Versions, encode
 from common import read_results, write_results
 
 Figures = dict[str, Any]
@@ -153,6 +158,45 @@ def resident_mib(pid: int) -> float:
 
 
 # --- parts ---
+
+
+def steps(file: Path, *_: object) -> Figures:
+    """What a session of 20 events takes, step by step, in this process, without a network: µs."""
+    model, together = load_model(load_config(file)), 16
+    bodies = [json.dumps({"events": walk}).encode() for walk in walks(file, _BODIES, _EVENTS)]
+    decoder, latest = msgspec.json.Decoder(ScoreRequest), now_us() + 3_600_000_000
+    requests = [decoder.decode(body) for body in bodies]
+    kept = [[(e.ts, model.gate.keep(e, latest)) for e in request.events] for request in requests]
+    sessions = [[live.event(ts, one) for ts, one in own if not isinstance(one, str)] for own in kept]
+    groups = [sessions[at : at + together] for at in range(0, len(sessions) - together + 1, together)]
+    embedding, probabilities = (some[0] for some in model.score(sessions[:1]))
+    versions = Versions(model.encoder.version, model.student, model.taxonomy.version)
+
+    def answer(_: object) -> bytes:
+        best = model.best(probabilities, 3)
+        intents = [Intent(id_, *model.names[id_], sure, sure >= model.sure) for id_, sure in best]
+        return encode(ScoreAnswer(intents, False, versions, embedding.tolist()))
+
+    inputs, both = (_least(work, groups) / together for work in (model.encoder.call_inputs, model.score))
+    return {
+        "decode": _least(decoder.decode, bodies),
+        "clean": _least(lambda request: [model.gate.keep(e, latest) for e in request.events], requests),
+        "inputs_of_16": round(inputs, 1),
+        "graph_of_16": round(both - inputs, 1),
+        "inputs_and_graph_of_1": _least(lambda session: model.score([session]), sessions),
+        "answer": _least(answer, requests),
+    }
+
+
+def _least(work: Callable[[Any], object], items: Sequence[Any]) -> float:
+    """µs per item, of the fastest round over all of them."""
+    rounds = []
+    for _ in range(20):
+        started = time.perf_counter()
+        for item in items:
+            work(item)
+        rounds.append((time.perf_counter() - started) / len(items) * 1e6)
+    return round(min(rounds), 1)
 
 
 def score(file: Path, folder: Path, options: argparse.Namespace) -> Figures:
@@ -371,7 +415,7 @@ def _mangled(body: bytes, rng: random.Random) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", default="score,events,kill,soak,fuzz")
+    parser.add_argument("--only", default="steps,score,events,kill,soak,fuzz")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
@@ -380,7 +424,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=20_000)
     parser.add_argument("--work", type=Path, default=None)
     options = parser.parse_args()
-    parts = {"score": score, "events": events, "kill": kill, "soak": soak, "fuzz": fuzz}
+    parts = {"steps": steps, "score": score, "events": events, "kill": kill, "soak": soak, "fuzz": fuzz}
     wanted = options.only.split(",")
     if unknown := set(wanted) - parts.keys():
         parser.error(f"not known: {', '.join(sorted(unknown))}. There are: {', '.join(parts)}.")
