@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import http.server
 import json
+import math
 import re
 import shutil
 import signal
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Download, Page, expect, sync_playwright  # noqa: E402
 
 import serving  # noqa: E402
 from clickintent import pipeline  # noqa: E402
@@ -36,7 +40,7 @@ ATTACK = '</script><img src=x onerror="document.documentElement.dataset.pwned=1"
 #: What a browser without WebGPU says of it, before the map is drawn with WebGL.
 EXPECTED = re.compile("WebGPU|GPU stall|No available adapters")
 
-TABS = ("", "map", "intents", "sessions", "review", "drift")
+TABS = ("", "map", "intents", "sessions", "accounts", "review", "drift")
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +283,114 @@ def test_sessions_are_found_by_keyboard_alone(page: Page, server: str, config: C
     expect(names).to_have_text([about["intents"][1]["name"]] * n)
 
 
+def table(downloaded: Download) -> list[dict[str, str]]:
+    with Path(downloaded.path()).open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_map_and_list_show_the_sessions_that_pass_the_same_filter(
+    page: Page, server: str, config: Config
+) -> None:
+    about = data(config, "overview.json")
+    shards = range(math.ceil(about["shown"] / about["shard"]))
+    told = [session for k in shards for session in data(config, f"sessions/{k}.json")]
+    device = about["points"]["names"]["device"][0]
+    first, last = told[len(told) // 4]["start"], told[len(told) // 2]["start"]
+    days = [time.strftime("%Y-%m-%d", time.gmtime(ms // 1000)) for ms in (first, last)]
+    wanted = {
+        session["id"]
+        for session in told
+        if (session["device"] or "unknown") == device
+        and days[0] <= time.strftime("%Y-%m-%d", time.gmtime(session["start"] // 1000)) <= days[1]
+    }
+    assert 0 < len(wanted) < len(told)
+
+    page.goto(f"{server}#/map")
+    expect(page.locator(".canvas canvas").first).to_be_visible()
+    page.get_by_text("Filter", exact=True).click()
+    chosen = page.get_by_role("combobox", name="Device")
+    chosen.focus()
+    for key, value in (("ArrowDown", device), ("ArrowUp", ""), ("ArrowDown", device)):  # it stays where it is
+        page.keyboard.press(key)
+        expect(page).to_have_url(re.compile(rf"device={device}$" if value else r"map\?$"))
+        expect(chosen).to_be_focused()
+        expect(chosen).to_have_value(value)
+    page.get_by_label("From (UTC)").fill(days[0])
+    page.get_by_label("To (inclusive)").fill(days[1])
+    heading = page.locator("aside h2")
+    expect(heading).to_have_text(re.compile(rf"^{len(wanted):,} session"))
+    page.locator(".canvas").focus()
+    page.keyboard.press("Enter")  # of those in view, all
+    expect(heading).to_have_text(re.compile(rf"^{len(wanted):,} session"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").click()
+    taken = table(download.value)
+    assert {row["session"] for row in taken} == wanted
+    assert {row["device"] for row in taken} == {device}
+    by_id = {session["id"]: session for session in told}
+    for row in taken:
+        session = by_id[row["session"]]
+        assert int(row["events"]) == session["n_events"]
+        assert row["start"] == time.strftime("%Y-%m-%dT%H:%M", time.gmtime(session["start"] // 1000))
+
+    page.get_by_role("link", name="As a list").click()
+    expect(page.locator("[role=status]").filter(has_text="found")).to_have_text(f"{len(wanted):,} found")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").click()
+    assert {row["session"] for row in table(download.value)} == wanted
+
+    page.goto(f"{server}#/map?device={device}&from=1999-01-01&to=1999-01-02")
+    expect(heading).to_have_text("0 sessions")
+    page.get_by_role("button", name="Clear").click()
+    expect(heading).to_have_count(0)
+    expect(page.locator(".hint")).to_contain_text(f"{about['shown']:,} sessions")
+
+
+def test_tables_sort_both_ways_and_can_be_taken_along(page: Page, server: str, config: Config) -> None:
+    about = data(config, "overview.json")
+    page.goto(server)
+    rows = page.locator(".scroll tbody tr")
+    sizes = [row["sessions"] for row in about["intents"]]
+    page.locator("th").get_by_role("button", name=re.compile("^Sessions")).click()
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text("Sessions")
+    shown = [number(text) for text in rows.locator("td:nth-child(2) .num").all_text_contents()]
+    assert shown == sorted(sizes)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").last.click()
+    taken = table(download.value)
+    assert [row["intent_id"] for row in taken] == [row["id"] for row in about["intents"]]
+    assert [int(row["sessions"]) for row in taken] == sizes
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").first.click()
+    over_time = table(download.value)
+    assert [int(row["sessions"]) for row in over_time] == about["total"]
+    assert sum(int(row["partial"]) for row in over_time) == len(about["partial"])
+
+
+def test_an_account_is_looked_up_at_the_service(page: Page, server: str, config: Config) -> None:
+    ts = (time.time_ns() // 1000) - 60_000_000
+    address = data(config, "pages.json")["pages"][0]["page"]
+    events = [
+        {"event_id": f"e{i}", "visitor_id": "v", "account_id": "a/1 &", "ts": ts + i * 5_000_000}
+        | {"event_type": "page_view", "page": address}
+        for i in range(4)
+    ]
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(f"{server}v1/events", json.dumps({"events": events}).encode(), headers)
+    with urllib.request.urlopen(asked, timeout=20) as answer:
+        assert json.load(answer)["accepted"] == len(events)
+    page.goto(f"{server}#/accounts")
+    page.get_by_label("Account id").fill("nobody")
+    page.keyboard.press("Enter")
+    expect(page.locator("[role=alert]")).to_contain_text("no visitor is tied to this account")
+    page.get_by_label("Account id").fill("a/1 &")
+    page.keyboard.press("Enter")
+    expect(page.locator("[role=status]")).to_contain_text("1 session kept")
+    expect(page.locator("section.card h2")).to_have_count(3)
+    expect(page.locator(".evidence").first).to_contain_text("logged in during the session")
+    assert page.url == f"{server}#/accounts"
+
+
 def test_decisions_are_written_where_the_terminal_writes_them(
     page: Page, server: str, config: Config
 ) -> None:
@@ -350,6 +462,7 @@ def test_as_files_nothing_can_be_decided_and_hostile_data_is_text(
     about = data(config, "overview.json")
     about["title"] = ATTACK
     about["outcome"] = ATTACK
+    about["points"]["names"] = {"device": [ATTACK], "source": [ATTACK]}
     for row in about["intents"]:
         row.update(name=ATTACK, area=ATTACK, definition=ATTACK)
     (folder / "data" / "overview.json").write_text(json.dumps(about))

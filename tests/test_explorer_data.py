@@ -34,7 +34,8 @@ from clickintent.errors import WorkspaceError
 from clickintent.explorer.details import OTHER, Counts, Labels, detail
 from clickintent.explorer.folder import Export, compact, write
 from clickintent.explorer.layout import lay_out
-from clickintent.explorer.overview import compared
+from clickintent.explorer.overview import binned, compared, partly_seen
+from clickintent.explorer.points import ids
 from clickintent.explorer.rates import difference, lift, rates, shares
 from clickintent.explorer.sessions import Sessions, Visits
 from clickintent.explorer.shown import public_id
@@ -249,6 +250,25 @@ def test_columns_decode_and_say_what_the_sessions_say(made: Config) -> None:
         assert order == sorted(order, reverse=True)
 
 
+def test_columns_name_devices_and_sources_of_enough_people(made: Config) -> None:
+    found, told = columns(made), sessions(made)
+    names = load(made, "overview.json")["points"]["names"]
+    assert names["device"] == ["desktop", "mobile", "unknown"]
+    assert RARE_CAMPAIGN not in names["source"]
+    assert {"direct", "search.example", "spring"} <= set(names["source"])
+    assert found["source"][[s["campaign"] == RARE_CAMPAIGN for s in told]].tolist() == [255]
+    for i, session in enumerate(told):
+        assert names["device"][found["device"][i]] == (session["device"] or "unknown")
+        if session["campaign"] == "spring":
+            assert names["source"][found["source"][i]] == "spring"
+
+
+def test_ids_are_those_of_the_sessions(made: Config) -> None:
+    codes = np.frombuffer((of_run(made) / "ids.bin").read_bytes(), "<u8").tolist()
+    assert [f"{code:016x}" for code in codes] == [session["id"] for session in sessions(made)]
+    assert ids(["of-another-form", "0" * 16 + "00000000000000ff"]) == bytes(8) + b"\xff" + bytes(7)
+
+
 def test_vectors_are_the_embeddings_of_the_points(made: Config) -> None:
     dim = load(made, "overview.json")["points"]["vectors"]["dim"]
     vectors = np.frombuffer((of_run(made) / "vectors.bin").read_bytes(), np.int8).reshape(N, dim)
@@ -383,6 +403,7 @@ def test_without_sessions_only_counts_are_written(made: Config) -> None:
     overview = load(closed, "overview.json")
     assert overview["shown"] == overview["points"]["n"] == 0
     assert overview["points"]["vectors"] is None
+    assert overview["points"]["names"] == {}
     assert overview["sessions"] == N
     assert overview["intents"] == full["intents"]
     assert not list(of_run(closed).glob("sessions/*"))
@@ -637,6 +658,20 @@ def test_a_few_sessions_after_none_are_no_certain_rise() -> None:
     assert (low < after - before).all()
     assert (high > after - before).all()
     assert (low > 0).tolist() == [False, True, False]
+
+
+def test_a_bin_that_was_not_seen_to_its_end_is_told() -> None:
+    def partial(first: float, last: float) -> list[int]:
+        start = np.array([round(day * DAY) for day in (first, 4.5, last)]) + DAY * 20_000
+        return partly_seen(start, binned(start)[1])
+
+    assert partial(0.05, 9.95) == []
+    assert partial(0.5, 9.95) == [0]
+    assert partial(0.05, 9.5) == [9]
+    assert partial(0.5, 9.5) == [0, 9]
+    noon = np.array([DAY // 2])
+    assert binned(noon)[0] == "hour"
+    assert partly_seen(noon, binned(noon)[1]) == [0]
 
 
 def test_whole_days_are_compared_or_halves() -> None:

@@ -1,6 +1,6 @@
 // Where the page's data comes from: files under data/, and the service's API where there is one.
 
-import type { Drift, IntentDetail, NewDecision, Overview, Pages, Review, Session } from "./data";
+import type { Account, Drift, IntentDetail, NewDecision, Overview, Pages, Review, Session } from "./data";
 
 /** Whether the page comes from `clickintent serve`, and not from a folder of files. */
 export const isServed = document.querySelector<HTMLMetaElement>('meta[name="clickintent-service"]')?.content === "v1";
@@ -111,9 +111,16 @@ export async function decide(decision: NewDecision): Promise<Review> {
   return (await response.json()) as Review;
 }
 
-/** The columns of points.bin. */
+/** What is known of an account; only where the page is served. */
+export async function account(id: string): Promise<Account> {
+  const response = await request(`v1/accounts/${encodeURIComponent(id)}/intent`);
+  return (await response.json()) as Account;
+}
+
+/** The columns of points.bin, or some of their rows. */
 export interface Points {
   n: number;
+  session: Uint32Array; // number of each
   x: Float32Array<ArrayBuffer>;
   y: Float32Array<ArrayBuffer>;
   intent: Uint16Array;
@@ -122,6 +129,8 @@ export interface Points {
   linked: Uint8Array;
   start: Uint32Array;
   events: Uint8Array;
+  device: Uint8Array;
+  source: Uint8Array;
 }
 
 let columns: Promise<Points> | null = null;
@@ -133,9 +142,10 @@ export function points(about: Overview): Promise<Points> {
 }
 
 function decode({ points: { n, columns } }: Overview, buffer: ArrayBuffer): Points {
-  const { x, y, intent, confidence, outcome, linked, start, events } = columns;
+  const { x, y, intent, confidence, outcome, linked, start, events, device, source } = columns;
   return {
     n,
+    session: Uint32Array.from({ length: n }, (_, i) => i),
     x: new Float32Array(buffer, x.offset, n),
     y: new Float32Array(buffer, y.offset, n),
     intent: new Uint16Array(buffer, intent.offset, n),
@@ -144,7 +154,33 @@ function decode({ points: { n, columns } }: Overview, buffer: ArrayBuffer): Poin
     linked: new Uint8Array(buffer, linked.offset, n),
     start: new Uint32Array(buffer, start.offset, n),
     events: new Uint8Array(buffer, events.offset, n),
+    device: new Uint8Array(buffer, device.offset, n),
+    source: new Uint8Array(buffer, source.offset, n),
   };
+}
+
+/** Some rows of them. */
+export function take(points: Points, rows: number[]): Points {
+  return {
+    n: rows.length,
+    session: Uint32Array.from(rows, (i) => points.session[i]!),
+    x: Float32Array.from(rows, (i) => points.x[i]!),
+    y: Float32Array.from(rows, (i) => points.y[i]!),
+    intent: Uint16Array.from(rows, (i) => points.intent[i]!),
+    confidence: Uint8Array.from(rows, (i) => points.confidence[i]!),
+    outcome: Uint8Array.from(rows, (i) => points.outcome[i]!),
+    linked: Uint8Array.from(rows, (i) => points.linked[i]!),
+    start: Uint32Array.from(rows, (i) => points.start[i]!),
+    events: Uint8Array.from(rows, (i) => points.events[i]!),
+    device: Uint8Array.from(rows, (i) => points.device[i]!),
+    source: Uint8Array.from(rows, (i) => points.source[i]!),
+  };
+}
+
+/** The ids of all sessions, as they end in the tables; "" where the table's id is of another form. */
+export async function ids(about: Overview): Promise<string[]> {
+  const codes = new BigUint64Array(await bytes(about, "ids.bin"));
+  return Array.from(codes, (code) => (code ? code.toString(16).padStart(16, "0") : ""));
 }
 
 let rows: Promise<Int8Array> | null = null;

@@ -19,6 +19,9 @@ export interface Overview {
   rate: Interval | null; // converted, of the sessions whose outcome is known
   bin: "hour" | "day" | "week";
   bins: number[]; // starts, ms since 1970 UTC
+  partial: number[]; // bins that were not seen as a whole: the first, the last
+  from: number; // start of the first session and of the last, ms since 1970 UTC
+  to: number;
   total: number[]; // sessions by bin
   compared: string | null; // what `change` compares, such as "the last 7 days with the 7 days before"
   unlabelled: number; // sessions without an intent
@@ -46,13 +49,17 @@ export interface IntentRow {
 export interface PointColumns {
   n: number;
   columns: Record<
-    "x" | "y" | "intent" | "confidence" | "outcome" | "linked" | "start" | "events",
+    "x" | "y" | "intent" | "confidence" | "outcome" | "linked" | "start" | "events" | "device" | "source",
     { type: "f32" | "u32" | "u16" | "u8"; offset: number } // bytes; a multiple of the type's size
   >;
   // x, y f32 within [-1, 1] · intent u16, 65535 none · confidence u8, 255 = 1 · outcome u8: 0 not known, 1 none,
-  // 2 converted · linked u8 · start u32, minutes since 1970 UTC · events u8, 255 = 255 or more
+  // 2 converted · linked u8 · start u32, minutes since 1970 UTC · events u8, 255 = 255 or more · device, source u8:
+  // place in names, 255 = other
+  names: { device?: string[]; source?: string[] }; // the most frequent ones
   vectors: { dim: number } | null; // data/RUN/vectors.bin: int8 (n, dim), rows scaled to length 127
 }
+
+/** data/RUN/ids.bin: u64 by point, little endian: the session's id in 16 hexadecimal digits; 0: none. */
 
 /** data/RUN/pages.json */
 export interface Pages {
@@ -181,6 +188,28 @@ export interface NewDecision {
   value?: string; // name, definition, area, id to merge into, name to accept under
   parts?: { name: string; definition: string }[]; // split
   why?: string;
+}
+
+/** GET v1/accounts/ID/intent: what an account's visitors wanted lately. */
+export interface Account {
+  as_of: number; // µs since 1970 UTC
+  sessions: number; // that are still kept
+  last: number | null; // end of the latest, µs
+  intents: AccountIntent[]; // the likeliest first
+}
+export interface AccountIntent {
+  id: string;
+  name: string;
+  area: string | null;
+  confidence: number;
+  sure: boolean;
+  evidence: {
+    session_id: string;
+    end: number; // µs
+    confidence: number;
+    link: string;
+    events: { position: number; page: string; title: string | null; share: number }[];
+  }[];
 }
 
 /** data/RUN/drift.json: absent until `clickintent drift` ran. */

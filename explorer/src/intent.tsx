@@ -5,7 +5,7 @@ import type { IntentDetail, IntentRow, Neighbour, Overview, Pages, Visited } fro
 import { count, date, interval, percent, points, times } from "./format";
 import { useLoaded } from "./hooks";
 import { IntentTable } from "./overview";
-import { Bar, Failure, Name, Page, pageName, Tile, Trend, Wait } from "./parts";
+import { Bar, Failure, Name, Page, Partial, pageName, Tile, Trend, Wait } from "./parts";
 import { Strips } from "./session";
 
 export function IntentsPage({ about }: { about: Overview }) {
@@ -143,7 +143,13 @@ function Detail({
       {about.bins.length > 1 && (
         <section class="card">
           <h2>Over time</h2>
-          <Trend times={about.bins} lines={lines} label={`Sessions with ${row.name} by ${about.bin}`} />
+          <Trend
+            times={about.bins}
+            partial={about.partial}
+            lines={lines}
+            label={`Sessions with ${row.name} by ${about.bin}`}
+          />
+          <Partial about={about} />
         </section>
       )}
       <section>

@@ -1,6 +1,7 @@
 import { render } from "preact";
 import { useCallback, useEffect, useState } from "preact/hooks";
 import "uplot/dist/uPlot.min.css";
+import { AccountsPage } from "./accounts";
 import * as api from "./api";
 import type { Overview } from "./data";
 import { DriftPage } from "./drift";
@@ -20,6 +21,7 @@ const TABS: [path: string, name: string][] = [
   ["map", "Map"],
   ["intents", "Intents"],
   ["sessions", "Sessions"],
+  ...(api.isServed ? [["accounts", "Accounts"] as [string, string]] : []),
   ["review", "Review"],
   ["drift", "Drift"],
 ];
@@ -32,10 +34,14 @@ function useRoute(): { path: string[]; query: URLSearchParams } {
   };
   const [route, setRoute] = useState(read);
   useEffect(() => {
+    let before = read().path.join("/");
     const moved = () => {
-      setRoute(read());
+      const next = read();
+      setRoute(next);
+      if (next.path.join("/") === before) return; // another choice on the same page
+      before = next.path.join("/");
       scrollTo(0, 0);
-      document.getElementById("main")?.focus(); // for the keyboard and for screen readers
+      document.getElementById("main")?.focus({ preventScroll: true }); // for the keyboard and for screen readers
     };
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
@@ -108,7 +114,7 @@ function Route({ about, path, query }: { about: Overview; path: string[]; query:
     case "":
       return <OverviewPage about={about} />;
     case "map":
-      return <MapPage about={about} />;
+      return <MapPage about={about} query={query} />;
     case "intents":
       return which ? <IntentPage about={about} id={which} key={which} /> : <IntentsPage about={about} />;
     case "sessions":
@@ -117,6 +123,8 @@ function Route({ about, path, query }: { about: Overview; path: string[]; query:
       ) : (
         <SessionsPage about={about} query={query} />
       );
+    case "accounts":
+      return <AccountsPage about={about} />;
     case "review":
       return <ReviewPage about={about} which={which ?? null} />;
     case "drift":
@@ -131,6 +139,7 @@ const needsKey = (of: Loaded<Overview>) =>
 
 function KeyForm({ wasWrong, done }: { wasWrong: boolean; done: () => void }) {
   const [value, setValue] = useState("");
+  const [isTold] = useState(wasWrong); // of the key before: nothing is known of the one that is sent from here
   return (
     <form
       class="card narrow"
@@ -146,7 +155,7 @@ function KeyForm({ wasWrong, done }: { wasWrong: boolean; done: () => void }) {
         This service asks for an API key with the scope <code>read</code>; for decisions in the review,{" "}
         <code>admin</code>. It is forgotten when this tab is closed.
       </p>
-      {wasWrong && (
+      {isTold && (
         <p class="failure" role="alert">
           The service does not know this key, or it may not read.
         </p>
@@ -167,8 +176,6 @@ function KeyForm({ wasWrong, done }: { wasWrong: boolean; done: () => void }) {
 
 function Footer({ about }: { about: Overview }) {
   const versions = Object.entries(about.versions).map(([name, version]) => `${name} ${version}`);
-  const first = about.bins[0];
-  const last = about.bins.at(-1);
   return (
     <footer>
       {api.isServed && api.key.get() && (
@@ -176,14 +183,7 @@ function Footer({ about }: { about: Overview }) {
           <a href="#/key">Another key</a> ·{" "}
         </>
       )}
-      Made {time(about.made_at)} UTC
-      {first !== undefined && last !== undefined && (
-        <>
-          {" "}
-          · sessions from {date(first)} to {date(last)}
-        </>
-      )}{" "}
-      · {versions.join(" · ")}
+      Made {time(about.made_at)} UTC · sessions from {date(about.from)} to {date(about.to)} · {versions.join(" · ")}
     </footer>
   );
 }

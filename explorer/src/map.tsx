@@ -10,13 +10,14 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { COLOURS, colourClass, cssColour, isDark, RAMP } from "./colours";
 import type { Overview } from "./data";
+import { Filters, isFiltered, matching, unfiltered } from "./filters";
 import { count, percent, plural, time, times } from "./format";
 import { useLoaded, useScheme, useSize } from "./hooks";
-import { Bar, Name, Wait } from "./parts";
+import { Bar, Name, Select, Wait } from "./parts";
 import { Strips } from "./session";
-import { Select } from "./sessions";
+import { Downloaded } from "./sessions";
 
-export function MapPage({ about }: { about: Overview }) {
+export function MapPage({ about, query }: { about: Overview; query: URLSearchParams }) {
   const points = useLoaded(() => api.points(about), []);
   if (about.points.n === 0) {
     return (
@@ -28,7 +29,7 @@ export function MapPage({ about }: { about: Overview }) {
       </section>
     );
   }
-  return <Wait of={points}>{(found) => <SessionMap about={about} points={found} />}</Wait>;
+  return <Wait of={points}>{(found) => <SessionMap about={about} all={found} query={query} />}</Wait>;
 }
 
 type Colouring = "intent" | "confidence" | "converted" | "linked";
@@ -77,13 +78,26 @@ function coloursOf(intents: number[]): string[] {
   return intents.map((i) => colourClass(i < COLOURS ? i : (free.shift() ?? COLOURS)));
 }
 
-function SessionMap({ about, points }: { about: Overview; points: api.Points }) {
+function SessionMap({ about, all, query }: { about: Overview; all: api.Points; query: URLSearchParams }) {
   const [by, setBy] = useState<Colouring>("intent");
   const [chosen, setChosen] = useState<number[]>([]);
   const [area, setArea] = useState<Area | null>(null);
   const [session, setSession] = useState<number | null>(null);
+  const filtered = isFiltered(query);
+  const [opened] = useState(filtered); // and then by hand alone, so that who changes a filter does not lose it
+  const points = useMemo(
+    () => (filtered ? api.take(all, matching(about, all, query)) : all),
+    [about, all, query, filtered],
+  );
   const legend = useMemo(() => legendOf(about, points, by, chosen), [about, points, by, chosen]);
-  const inside = useMemo(() => (area ? within(points, area) : null), [points, area]);
+  const inside = useMemo(
+    () => (area ? within(points, area) : filtered ? Array.from({ length: points.n }, (_, i) => i) : null),
+    [points, area, filtered],
+  );
+  const change = (changed: URLSearchParams) => {
+    setSession(null);
+    location.replace(`#/map?${changed}`);
+  };
   const options: [Colouring, string][] = [
     ["intent", "intent"],
     ["confidence", "confidence"],
@@ -106,16 +120,22 @@ function SessionMap({ about, points }: { about: Overview; points: api.Points }) 
           setSession={setSession}
         />
         <p class="hint muted">
-          {plural(about.shown, "session")}
-          {about.shown < about.sessions && ` of ${count(about.sessions)}`}: close together if alike; distances between
+          {plural(points.n, "session")}
+          {points.n < about.sessions && ` of ${count(about.sessions)}`}: close together if alike; distances between
           groups mean little. Drag to move, scroll to zoom (or arrow keys, + and −), shift and drag for a rectangle, or
-          the lasso below; Enter selects what is in view. <a href="#/sessions">As a list</a>
+          the lasso below; Enter selects what is in view. <a href={`#/sessions?${query}`}>As a list</a>
         </p>
       </section>
       <aside>
         <div class="filters">
           <Select label="Colour by" value={by} change={(value) => setBy(value as Colouring)} options={options} />
         </div>
+        <details open={opened}>
+          <summary>Filter</summary>
+          <div class="filters">
+            <Filters about={about} query={query} change={change} />
+          </div>
+        </details>
         {by !== "intent" && (
           <ul class="legend">
             {legend.names.map((name, i) => (
@@ -137,7 +157,13 @@ function SessionMap({ about, points }: { about: Overview; points: api.Points }) 
             <Strips about={about} sessions={[session]} />
           </div>
         ) : inside ? (
-          <Selected about={about} points={points} inside={inside} clear={() => setArea(null)} />
+          <Selected
+            about={about}
+            all={all}
+            points={points}
+            inside={inside}
+            clear={() => (area ? setArea(null) : change(unfiltered(query)))}
+          />
         ) : (
           by === "intent" && <IntentLegend about={about} chosen={chosen} setChosen={setChosen} />
         )}
@@ -188,20 +214,22 @@ function IntentLegend({
   );
 }
 
-/** Who they are: the sessions of an area beside all sessions of the map. */
+/** Who they are: the sessions of an area, or those that passed the filter, beside all sessions shown. */
 function Selected({
   about,
+  all,
   points,
   inside,
   clear,
 }: {
   about: Overview;
+  all: api.Points;
   points: api.Points;
   inside: number[];
   clear: () => void;
 }) {
-  const found = useMemo(() => profile(about, points, inside), [about, points, inside]);
-  const examples = useMemo(() => spread(inside, 8), [inside]);
+  const found = useMemo(() => profile(about, all, points, inside), [about, all, points, inside]);
+  const examples = useMemo(() => spread(inside, 8).map((i) => points.session[i]!), [points, inside]);
   return (
     <div class="selected">
       <div class="head">
@@ -213,7 +241,7 @@ function Selected({
       {inside.length > 0 && (
         <>
           <p class="muted">
-            {percent(inside.length / points.n)} of the map · {found.mean.toFixed(1)} events on average (all:{" "}
+            {percent(inside.length / all.n)} of the map · {found.mean.toFixed(1)} events on average (all:{" "}
             {found.meanOfAll.toFixed(1)}) · {time(found.from)} to {time(found.to)}
           </p>
           {about.rate && found.known > 0 && (
@@ -242,6 +270,7 @@ function Selected({
               ))}
             </tbody>
           </table>
+          <Downloaded about={about} points={points} rows={inside} />
           <h3>Some of them</h3>
           <Strips about={about} sessions={examples} />
         </>
@@ -250,15 +279,15 @@ function Selected({
   );
 }
 
-function profile(about: Overview, points: api.Points, inside: number[]) {
+function profile(about: Overview, all: api.Points, points: api.Points, inside: number[]) {
   const k = about.intents.length;
   const here = new Array<number>(k + 1).fill(0);
-  const all = new Array<number>(k + 1).fill(0);
+  const everywhere = new Array<number>(k + 1).fill(0);
   let [known, converted, linked, linkedOfAll, events, eventsOfAll, from, to] = [0, 0, 0, 0, 0, 0, Infinity, 0];
-  for (let i = 0; i < points.n; i++) {
-    all[Math.min(points.intent[i]!, k)]!++;
-    linkedOfAll += points.linked[i]!;
-    eventsOfAll += points.events[i]!;
+  for (let i = 0; i < all.n; i++) {
+    everywhere[Math.min(all.intent[i]!, k)]!++;
+    linkedOfAll += all.linked[i]!;
+    eventsOfAll += all.events[i]!;
   }
   for (const i of inside) {
     here[Math.min(points.intent[i]!, k)]!++;
@@ -270,16 +299,16 @@ function profile(about: Overview, points: api.Points, inside: number[]) {
     to = Math.max(to, points.start[i]! * 60_000);
   }
   const intents = here
-    .map((n, intent) => ({ intent: intent === k ? -1 : intent, n, overall: all[intent]! / points.n }))
+    .map((n, intent) => ({ intent: intent === k ? -1 : intent, n, overall: everywhere[intent]! / all.n }))
     .filter(({ n }) => n > 0)
     .sort((a, b) => b.n - a.n);
   return {
     known,
     converted,
     linked,
-    linkedOfAll: linkedOfAll / points.n,
+    linkedOfAll: linkedOfAll / all.n,
     mean: events / Math.max(inside.length, 1),
-    meanOfAll: eventsOfAll / points.n,
+    meanOfAll: eventsOfAll / all.n,
     from,
     to,
     intents,
@@ -319,6 +348,20 @@ function within(points: api.Points, area: Area): number[] {
   return found;
 }
 
+/** Finds the points within a distance. What it takes for that is made when it is asked first. */
+function finder(points: api.Points) {
+  let tree: KDBush | null = null;
+  return (x: number, y: number, far: number): number[] => {
+    if (points.n === 0) return [];
+    if (!tree) {
+      tree = new KDBush(points.n, 64, Float32Array);
+      for (let i = 0; i < points.n; i++) tree.add(points.x[i]!, points.y[i]!);
+      tree.finish();
+    }
+    return tree.within(x, y, far);
+  };
+}
+
 /** The view that shows everything; a scale of 1 is from −1 to 1 over the longer side. */
 const home = (width: number, height: number): ViewportState => ({
   x: 0,
@@ -346,11 +389,9 @@ function View({
   const viewport = useRef<ViewportState | null>(null);
   const { width, height } = useSize(box);
   const scheme = useScheme();
-  const index = useMemo(() => {
-    const tree = new KDBush(points.n, 64, Float32Array);
-    for (let i = 0; i < points.n; i++) tree.add(points.x[i]!, points.y[i]!);
-    return tree.finish();
-  }, [points]);
+  const near = useMemo(() => finder(points), [points]);
+  const now = useRef({ about, points, near, legend }); // for the view, which keeps its functions
+  now.current = { about, points, near, legend };
 
   const props = () => ({
     data: { x: points.x, y: points.y, category: legend.category },
@@ -383,19 +424,22 @@ function View({
       onRangeSelection: setArea,
       onSelection: (selected) => {
         view.current?.update({ selection: selected });
-        setSession(selected?.length ? Number(selected[0]!.identifier) : null);
+        setSession(selected?.length ? now.current.points.session[Number(selected[0]!.identifier)]! : null);
       },
       onTooltip: (tooltip) => view.current?.update({ tooltip }),
-      customTooltip: { class: Tooltip, props: { about, points } },
+      customTooltip: { class: Tooltip, props: { now } },
       querySelection: async (x, y, unit) => {
-        const near = index.within(x, y, unit * 10);
-        if (near.length === 0) return null;
+        const { points, near, legend } = now.current;
+        const found = near(x, y, unit * 10);
+        if (found.length === 0) return null;
         const away = (i: number) => (points.x[i]! - x) ** 2 + (points.y[i]! - y) ** 2;
-        const i = near.reduce((best, other) => (away(other) < away(best) ? other : best));
+        const i = found.reduce((best, other) => (away(other) < away(best) ? other : best));
         return { x: points.x[i]!, y: points.y[i]!, category: legend.category[i]!, identifier: i };
       },
     });
   }, [points, legend, area, width, height, scheme]);
+
+  useEffect(() => view.current?.update({ selection: null, tooltip: null }), [points]); // they may be left out now
 
   useEffect(
     () => () => {
@@ -448,7 +492,7 @@ function View({
 class Tooltip {
   constructor(
     private readonly node: HTMLDivElement,
-    private readonly props: { tooltip: DataPoint; about: Overview; points: api.Points },
+    private readonly props: { tooltip: DataPoint; now: { current: { about: Overview; points: api.Points } } },
   ) {
     this.show(props.tooltip);
   }
@@ -462,7 +506,7 @@ class Tooltip {
   }
 
   private show({ identifier }: DataPoint) {
-    const { about, points } = this.props;
+    const { about, points } = this.props.now.current;
     const i = Number(identifier);
     const name = about.intents[points.intent[i]!]?.name;
     const box = document.createElement("div");

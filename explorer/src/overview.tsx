@@ -1,8 +1,9 @@
 import { useMemo, useState } from "preact/hooks";
 import { COLOURS, colourClass } from "./colours";
+import { download } from "./csv";
 import type { IntentRow, Overview } from "./data";
 import { count, interval, link, percent, plural, points } from "./format";
-import { Bar, type Line, Name, Rate, Spark, Tile, Trend } from "./parts";
+import { Bar, type Line, Name, Partial, Rate, Spark, Tile, Trend, whole } from "./parts";
 
 export function OverviewPage({ about }: { about: Overview }) {
   if (about.sessions === 0) {
@@ -23,7 +24,12 @@ export function OverviewPage({ about }: { about: Overview }) {
       <OverTime about={about} />
       <Movers about={about} />
       <section>
-        <h2>All intents</h2>
+        <div class="head">
+          <h2>All intents</h2>
+          <button type="button" onClick={() => takeIntents(about)}>
+            Download as CSV
+          </button>
+        </div>
         <IntentTable about={about} />
       </section>
     </>
@@ -102,16 +108,49 @@ function OverTime({ about }: { about: Overview }) {
           <input type="checkbox" checked={asShares} onChange={(event) => setAsShares(event.currentTarget.checked)} /> as
           shares
         </label>
+        <button type="button" onClick={() => takeSeries(about)}>
+          Download as CSV
+        </button>
       </div>
       <Trend
         times={about.bins}
+        partial={about.partial}
         lines={lines}
         stacked
         shares={asShares}
         label={`Sessions by intent and ${about.bin}, stacked; the table below has the same numbers over time`}
       />
+      <Partial about={about} />
     </section>
   );
+}
+
+function takeSeries(about: Overview) {
+  const rows = about.bins.map((start, bin) => [
+    new Date(start).toISOString().slice(0, 16),
+    about.partial.includes(bin) ? 1 : 0,
+    about.total[bin] ?? 0,
+    ...about.intents.map((row) => row.series[bin] ?? 0),
+  ]);
+  download("over-time", [about.bin, "partial", "sessions", ...about.intents.map((row) => row.name)], rows);
+}
+
+function takeIntents(about: Overview) {
+  const header = ["intent_id", "intent", "area", "sessions", "share", "change", "change_low", "change_high"];
+  const more = ["converted", "converted_low", "converted_high", "linked", "confidence", "approved"];
+  const rows = about.intents.map((row) => [
+    row.id,
+    row.name,
+    row.area,
+    row.sessions,
+    Number((row.sessions / Math.max(about.sessions, 1)).toFixed(5)),
+    ...(row.change ? [Number(change(row).toFixed(5)), row.change.low, row.change.high] : [null, null, null]),
+    ...(row.rate ?? [null, null, null]),
+    row.linked,
+    row.confidence,
+    row.is_approved ? 1 : 0,
+  ]);
+  download("intents", [...header, ...more], rows);
 }
 
 const isSure = (row: IntentRow) => row.change !== null && (row.change.low > 0 || row.change.high < 0);
@@ -174,9 +213,10 @@ const VALUE: Record<Key, (row: IntentRow) => number | string> = {
   confidence: (row) => -(row.confidence ?? -1),
 };
 
-/** Every intent in a row; a click on a heading sorts. */
+/** Every intent in a row; a click on a heading sorts, another one the other way round. */
 export function IntentTable({ about, filter = "" }: { about: Overview; filter?: string }) {
   const [by, setBy] = useState<Key>("sessions");
+  const [isReversed, setReversed] = useState(false);
   const most = Math.max(...about.intents.map((row) => row.sessions), 1);
   const highest = Math.max(...about.intents.map((row) => row.rate?.[0] ?? 0), 0) * 1.25;
   const rows = useMemo(() => {
@@ -186,16 +226,23 @@ export function IntentTable({ about, filter = "" }: { about: Overview; filter?: 
       .filter(({ row }) => !wanted || `${row.name} ${row.area} ${row.definition}`.toLowerCase().includes(wanted))
       .sort((a, b) => {
         const [x, y] = [VALUE[by](a.row), VALUE[by](b.row)];
-        return x < y ? -1 : x > y ? 1 : a.i - b.i;
+        return (x < y ? -1 : x > y ? 1 : a.i - b.i) * (isReversed ? -1 : 1);
       });
-  }, [about, by, filter]);
+  }, [about, by, isReversed, filter]);
   const heading = (key: Key, label: string, title = "") => (
     <th
       scope="col"
       class={key === "name" ? "left" : ""}
-      aria-sort={by === key ? (key === "name" ? "ascending" : "descending") : undefined}
+      aria-sort={by === key ? ((key === "name") !== isReversed ? "ascending" : "descending") : undefined}
     >
-      <button type="button" title={title} onClick={() => setBy(key)}>
+      <button
+        type="button"
+        title={title}
+        onClick={() => {
+          setReversed(by === key && !isReversed);
+          setBy(key);
+        }}
+      >
         {label}
       </button>
     </th>
@@ -229,8 +276,8 @@ export function IntentTable({ about, filter = "" }: { about: Overview; filter?: 
               </td>
               <td>
                 <Spark
-                  series={row.series}
-                  label={`${row.name}: from ${count(row.series[0] ?? 0)} to ${count(row.series.at(-1) ?? 0)} sessions a ${about.bin}`}
+                  series={whole(about, row.series)}
+                  label={`${row.name}: from ${count(whole(about, row.series)[0] ?? 0)} to ${count(whole(about, row.series).at(-1) ?? 0)} sessions a ${about.bin}`}
                 />
               </td>
               {about.compared && (

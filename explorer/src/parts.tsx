@@ -1,7 +1,7 @@
 // Small pieces that several pages share.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { LoadError } from "./api";
 import { colourClass, cssColour } from "./colours";
@@ -26,6 +26,63 @@ export function Failure({ error }: { error: Error }) {
     <p class="failure" role="alert">
       {error.message} {isRefused && <a href="#/key">Use another key</a>}
     </p>
+  );
+}
+
+/** A button for something that may fail, which is then said. */
+export function Failing({
+  act,
+  disabled = false,
+  children,
+}: {
+  act: () => Promise<void>;
+  disabled?: boolean;
+  children: ComponentChildren;
+}) {
+  const [error, setError] = useState<Error | null>(null);
+  const [isBusy, setBusy] = useState(false);
+  const run = async () => {
+    setError(null);
+    setBusy(true);
+    try {
+      await act();
+    } catch (found) {
+      setError(found instanceof Error ? found : new Error(String(found)));
+    }
+    setBusy(false);
+  };
+  return (
+    <>
+      <button type="button" disabled={disabled || isBusy} onClick={run}>
+        {children}
+      </button>
+      {error && <Failure error={error} />}
+    </>
+  );
+}
+
+export function Select({
+  label,
+  value,
+  change,
+  options,
+}: {
+  label: string;
+  value: string;
+  change: (value: string) => void;
+  options: [value: string, label: string][];
+}) {
+  return (
+    <label>
+      {label}
+      <select value={value} onChange={(event) => change(event.currentTarget.value)}>
+        {options.map(([id, name]) => (
+          <option key={id} value={id}>
+            {name}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 
@@ -98,6 +155,9 @@ export function Rate({ rate, most, base }: { rate: Interval | null; most: number
   );
 }
 
+/** Numbers by bin without those of bins that were not seen as a whole: half a week is no fall. */
+export const whole = (about: Overview, series: number[]) => series.filter((_, bin) => !about.partial.includes(bin));
+
 /** A row's numbers over time, without axes. */
 export function Spark({ series, label }: { series: number[]; label: string }) {
   const most = Math.max(...series, 1);
@@ -116,15 +176,19 @@ export interface Line {
   values: (number | null)[];
 }
 
+const NONE: number[] = [];
+
 /** Lines over time, or areas on top of each other. What it shows is in a table, too. */
 export function Trend({
   times,
   lines,
+  partial = NONE,
   stacked = false,
   shares = false,
   label,
 }: {
   times: number[]; // ms
+  partial?: number[]; // places of times that were not seen as a whole: they are paler
   lines: Line[];
   stacked?: boolean;
   shares?: boolean;
@@ -151,6 +215,7 @@ export function Trend({
           y: { range: (_, low, high) => [shares ? Math.min(0, low) : 0, Math.max(high * 1.05, shares ? 0.01 : 1)] },
         },
         axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map(show) }],
+        hooks: { draw: [(drawn) => fade(drawn, partial)] },
         legend: { live: true },
         cursor: { points: { show: !stacked } },
         series: [
@@ -177,8 +242,32 @@ export function Trend({
       box.current,
     );
     return () => plot.destroy();
-  }, [times, lines, width, scheme, stacked, shares]);
+  }, [times, lines, partial, width, scheme, stacked, shares]);
   return <div class="trend" ref={box} role="img" aria-label={label} />;
+}
+
+/** Lay paper over the stretches of a plot that lead to these places. */
+function fade({ ctx, bbox, data, valToPos }: uPlot, places: number[]) {
+  ctx.save();
+  ctx.fillStyle = cssColour("card");
+  ctx.globalAlpha = 0.65;
+  for (const place of places) {
+    const from = valToPos(data[0][Math.max(place - 1, 0)]!, "x", true);
+    const to = valToPos(data[0][place || 1] ?? data[0][place]!, "x", true);
+    ctx.fillRect(from, bbox.top, to - from, bbox.height);
+  }
+  ctx.restore();
+}
+
+/** Says which stretches of a plot over time are paler, and why. */
+export function Partial({ about }: { about: Overview }) {
+  if (about.partial.length === 0) return null;
+  const ends = about.partial.map((bin) => (bin === 0 ? "first" : "last")).join(" and the ");
+  return (
+    <p class="muted">
+      Paler: the {ends} {about.bin}, of which only a part was seen.
+    </p>
+  );
 }
 
 function stack(lines: Line[]): number[][] {

@@ -1,9 +1,11 @@
 import { useMemo } from "preact/hooks";
 import * as api from "./api";
+import { type Cell, download } from "./csv";
 import type { Overview } from "./data";
+import { Filters, isFiltered, matching, unfiltered } from "./filters";
 import { count } from "./format";
 import { useLoaded } from "./hooks";
-import { Wait } from "./parts";
+import { Failing, Select, Wait } from "./parts";
 import { Strips } from "./session";
 
 const PAGE = 25;
@@ -25,97 +27,74 @@ export function SessionsPage({ about, query }: { about: Overview; query: URLSear
       <p class="intro">
         {about.shown < about.sessions
           ? `${count(about.shown)} of ${count(about.sessions)} sessions, drawn at random.`
-          : `All ${count(about.shown)} sessions.`}
+          : `All ${count(about.shown)} sessions.`}{" "}
+        <a href={`#/map?${query}`}>On the map</a>
       </p>
       <Wait of={points}>{(found) => <Filtered about={about} points={found} query={query} />}</Wait>
     </>
   );
 }
 
-const ORDERS = ["latest first", "surest first", "least sure first", "longest first"] as const;
+const ORDERS = ["latest first", "earliest first", "surest first", "least sure first", "longest first"] as const;
 
 function Filtered({ about, points, query }: { about: Overview; points: api.Points; query: URLSearchParams }) {
-  const [intent, outcome, linked] = [query.get("intent") ?? "", query.get("outcome") ?? "", query.get("linked") ?? ""];
   const order = ORDERS.find((name) => name === query.get("order")) ?? ORDERS[0];
   const rows = useMemo(() => {
-    const wanted =
-      intent === "" ? null : intent === "none" ? 65535 : about.intents.findIndex((row) => row.id === intent);
-    const found: number[] = [];
-    for (let i = 0; i < points.n; i++) {
-      if (wanted !== null && points.intent[i] !== wanted) continue;
-      if (outcome !== "" && points.outcome[i] !== Number(outcome)) continue;
-      if (linked !== "" && points.linked[i] !== Number(linked)) continue;
-      found.push(i);
-    }
     const by: Record<(typeof ORDERS)[number], (i: number) => number> = {
       "latest first": (i) => -points.start[i]!,
+      "earliest first": (i) => points.start[i]!,
       "surest first": (i) => -points.confidence[i]!,
       "least sure first": (i) => points.confidence[i]!,
       "longest first": (i) => -points.events[i]!,
     };
-    return found.sort((a, b) => by[order](a) - by[order](b) || a - b);
-  }, [about, points, intent, outcome, linked, order]);
+    return matching(about, points, query).sort((a, b) => by[order](a) - by[order](b) || a - b);
+  }, [about, points, query, order]);
   const pages = Math.max(1, Math.ceil(rows.length / PAGE));
   const at = Math.min(Math.max(0, Math.floor(Number(query.get("page")) || 0)), pages - 1);
   /** In the address, so that the way back from a session leads here. */
-  const set = (name: string) => (value: string) => {
+  const change = (changed: URLSearchParams) => location.replace(`#/sessions?${changed}`);
+  const set = (name: string, value: string) => {
     const changed = new URLSearchParams(query);
     changed.delete("page");
-    if (value) changed.set(name, value);
-    else changed.delete(name);
-    location.replace(`#/sessions?${changed}`);
+    changed.set(name, value);
+    change(changed);
+  };
+  const turn = (page: number) => {
+    set("page", String(page));
+    scrollTo(0, 0);
   };
   return (
     <>
       <div class="filters">
+        <Filters about={about} query={query} change={change} />
         <Select
-          label="Intent"
-          value={intent}
-          change={set("intent")}
-          options={[
-            ["", "any"],
-            ["none", "no intent"],
-            ...about.intents.map((row): [string, string] => [row.id, row.name]),
-          ]}
+          label="Order"
+          value={order}
+          change={(value) => set("order", value)}
+          options={ORDERS.map((name) => [name, name])}
         />
-        {about.rate && (
-          <Select
-            label="Converted"
-            value={outcome}
-            change={set("outcome")}
-            options={[
-              ["", "any"],
-              ["2", "yes"],
-              ["1", "no"],
-              ["0", "not known"],
-            ]}
-          />
-        )}
-        <Select
-          label="Linked to an account"
-          value={linked}
-          change={set("linked")}
-          options={[
-            ["", "any"],
-            ["1", "yes"],
-            ["0", "no"],
-          ]}
-        />
-        <Select label="Order" value={order} change={set("order")} options={ORDERS.map((name) => [name, name])} />
       </div>
-      <p class="muted" role="status">
-        {count(rows.length)} found
-      </p>
-      <Strips about={about} sessions={rows.slice(at * PAGE, (at + 1) * PAGE)} />
+      <div class="head">
+        <p class="muted" role="status">
+          {count(rows.length)} found
+        </p>
+        {isFiltered(query) && (
+          <button type="button" onClick={() => change(unfiltered(query))}>
+            Clear
+          </button>
+        )}
+        <Downloaded about={about} points={points} rows={rows} />
+      </div>
+      <Strips about={about} sessions={rows.slice(at * PAGE, (at + 1) * PAGE).map((i) => points.session[i]!)} />
       {pages > 1 && (
         <div class="pager">
-          <button type="button" disabled={at === 0} onClick={() => set("page")(String(at - 1))}>
+          <button type="button" disabled={at === 0} onClick={() => turn(at - 1)}>
             Before
           </button>
           <span>
             {count(at + 1)} of {count(pages)}
           </span>
-          <button type="button" disabled={at >= pages - 1} onClick={() => set("page")(String(at + 1))}>
+          <button type="button" disabled={at >= pages - 1} onClick={() => turn(at + 1)}>
             Next
           </button>
         </div>
@@ -124,27 +103,33 @@ function Filtered({ about, points, query }: { about: Overview; points: api.Point
   );
 }
 
-export function Select({
-  label,
-  value,
-  change,
-  options,
-}: {
-  label: string;
-  value: string;
-  change: (value: string) => void;
-  options: [value: string, label: string][];
-}) {
+const HEADER = ["session", "start", "intent_id", "intent", "confidence", "events", "outcome", "linked"];
+
+/** A button that takes sessions along: a row each, with the id by which they are found in the tables. */
+export function Downloaded({ about, points, rows }: { about: Overview; points: api.Points; rows: number[] }) {
+  const take = async () => {
+    const ids = await api.ids(about);
+    const { device = [], source = [] } = about.points.names;
+    const row = (i: number): Cell[] => {
+      const intent = about.intents[points.intent[i]!];
+      return [
+        ids[points.session[i]!] ?? "",
+        new Date(points.start[i]! * 60_000).toISOString().slice(0, 16),
+        intent?.id ?? null,
+        intent?.name ?? null,
+        intent ? Number((points.confidence[i]! / 255).toFixed(3)) : null,
+        points.events[i]!,
+        ["", "none", "converted"][points.outcome[i]!] ?? "",
+        points.linked[i]!,
+        source[points.source[i]!] ?? "other",
+        device[points.device[i]!] ?? "other",
+      ];
+    };
+    download("sessions", [...HEADER, "source", "device"], rows.map(row));
+  };
   return (
-    <label>
-      {label}
-      <select value={value} onChange={(event) => change(event.currentTarget.value)}>
-        {options.map(([id, name]) => (
-          <option key={id} value={id}>
-            {name}
-          </option>
-        ))}
-      </select>
-    </label>
+    <Failing act={take} disabled={rows.length === 0}>
+      Download as CSV
+    </Failing>
   );
 }

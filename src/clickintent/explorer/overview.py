@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -16,6 +16,7 @@ from clickintent.taxonomy import Intent, Taxonomy
 _MONDAY_US = 4 * DAY_US  # 5 January 1970: weeks begin on Mondays
 _WEEK = 7
 _LATE_US = 22 * HOUR_US  # a day whose last session begins before that hour was not seen to its end
+_EDGE = 12  # a bin was seen as a whole if a session began in its first (last) twelfth: of a day, two hours
 _RISK = 0.05  # that any interval of a change is wrong
 _FEWEST = 100  # sessions in each of two windows that are compared
 
@@ -71,6 +72,9 @@ def overview(
         "rate": overall.rate(0),
         "bin": unit,
         "bins": first,
+        "partial": partly_seen(sessions.start, first),
+        "from": int(sessions.start.min()) // 1000,
+        "to": int(sessions.start.max()) // 1000,
         "total": np.bincount(bins, minlength=n_bins).tolist(),
         "compared": windows[0] if changes and windows else None,
         "unlabelled": int((~used).sum()),
@@ -87,6 +91,16 @@ def binned(start: np.ndarray) -> tuple[str, list[int], np.ndarray]:
     first = int(bins.min())
     starts = [((first + i) * length + offset) // 1000 for i in range(int(bins.max()) - first + 1)]
     return unit, starts, bins - first
+
+
+def partly_seen(start: np.ndarray, bins: Sequence[int]) -> list[int]:
+    """Which of the bins (their starts, ms) may have had more sessions than were read: the first, the last."""
+    _, length = time_unit(start)
+    edge = length // _EDGE
+    from_start = int(start.min()) - bins[0] * 1000
+    to_end = bins[-1] * 1000 + length - int(start.max())
+    ends = ((0, from_start), (len(bins) - 1, to_end))
+    return sorted({place for place, missing in ends if missing > edge})
 
 
 def compared(start: np.ndarray) -> tuple[str, np.ndarray, np.ndarray] | None:

@@ -286,15 +286,24 @@ class _Making:
         if individual:
             xy, _ = lay_out(vectors, self.config.explore.landmarks, seed=self.config.seed)
         self.clock.lap("layout")
-        raw, described = points.pack(
-            points.columns_of(
-                self.sessions, self.shown, xy, self.reading.table["n_events"].to_numpy()[self.shown]
-            ),
-            vectors.shape[1] if individual else None,
+        table = self.reading.table.select(["session_id", "n_events"]).take(pa.array(self.shown))
+        columns, names = points.columns_of(
+            self.sessions,
+            self.shown,
+            xy,
+            table["n_events"].to_numpy(),
+            min_people=self.config.privacy.min_people,
         )
-        binaries = {"points.bin": raw, "vectors.bin": points.quantized(vectors)} if individual else {}
+        raw, described = points.pack(
+            columns, names if individual else {}, vectors.shape[1] if individual else None
+        )
+        binaries = {
+            "points.bin": raw,
+            "ids.bin": points.ids(table["session_id"].to_pylist()),
+            "vectors.bin": points.quantized(vectors),
+        }
         self.clock.lap("points")
-        return described, binaries
+        return described, binaries if individual else {}
 
     def _shown_labels(self, told: Sequence[dict[str, Any]]) -> pa.Table:
         """The labels of the shown sessions; of some, the student's with the events that they rest on."""
