@@ -216,6 +216,21 @@ def test_counts_add_up(made: Config) -> None:
         assert OTHER not in [r["name"] for r in one["sources"]]
 
 
+def test_people_are_counted_once(made: Config) -> None:
+    original = {public_id(row["session_id"]): row for row in rows()}
+    visitors: dict[int, set[str]] = {}
+    accounts: dict[int, set[str]] = {}
+    for intent, session in zip(columns(made)["intent"].tolist(), sessions(made), strict=True):
+        row = original[session["id"]]
+        visitors.setdefault(intent, set()).add(row["visitor_id"])
+        if row["account_id"] is not None:
+            accounts.setdefault(intent, set()).add(row["account_id"])
+    for i, row in enumerate(load(made, "overview.json")["intents"]):
+        for told, people in ((row["visitors"], visitors), (row["accounts"], accounts)):
+            n = len(people.get(i, ()))
+            assert told == (n if n >= 3 else None)
+
+
 def test_rates_and_changes_have_intervals_around_them(made: Config) -> None:
     overview = load(made, "overview.json")
     value, low, high = overview["rate"]
@@ -561,6 +576,7 @@ def counted(people: int, page: list[int] | None = None, *titles: str | None) -> 
         sessions=Sessions(
             start=start,
             visitor=np.repeat(np.arange(people), k),
+            account=np.full(len(start), -1),
             cluster=np.repeat(np.arange(people), k),
             link=text,
             intent=intent,

@@ -38,6 +38,8 @@ export interface IntentRow {
   definition: string;
   is_approved: boolean;
   sessions: number; // of which it is the most confident intent
+  visitors: number | null; // that had such a session; null: few
+  accounts: number | null; // that such sessions are linked to; null: few, or none is known
   confidence: number | null; // their mean
   rate: Interval | null; // converted
   linked: number | null; // share of them that is linked to an account

@@ -2,7 +2,7 @@ import { useMemo, useState } from "preact/hooks";
 import * as api from "./api";
 import { colourClass } from "./colours";
 import type { IntentDetail, IntentRow, Neighbour, Overview, Pages, Visited } from "./data";
-import { count, date, interval, percent, points, times } from "./format";
+import { count, date, interval, percent, plural, points, times } from "./format";
 import { useLoaded } from "./hooks";
 import { IntentTable } from "./overview";
 import { Bar, Failure, Name, Page, Partial, pageName, Tile, Trend, Wait } from "./parts";
@@ -62,13 +62,19 @@ function Figures({ about, row }: { about: Overview; row: IntentRow }) {
       <Tile
         label="Sessions"
         value={count(row.sessions)}
-        note={`${percent(row.sessions / Math.max(about.sessions, 1))} of all`}
+        note={`${percent(row.sessions / Math.max(about.sessions, 1))} of all${row.visitors === null ? "" : `, of ${plural(row.visitors, "visitor")}`}`}
       />
       {row.change && about.compared && (
         <Tile label="Change" value={points(row.change.after - row.change.before)} note={about.compared} />
       )}
       {row.rate && <Tile label="Converted" value={percent(row.rate[0])} note={interval(row.rate)} />}
-      {row.linked !== null && <Tile label="Linked to an account" value={percent(row.linked)} />}
+      {row.linked !== null && (
+        <Tile
+          label="Linked to an account"
+          value={percent(row.linked)}
+          note={row.accounts !== null && plural(row.accounts, "account")}
+        />
+      )}
       {row.confidence !== null && (
         <Tile label="Confidence" value={row.confidence.toFixed(2)} note="mean of its labels" />
       )}

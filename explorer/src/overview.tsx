@@ -137,7 +137,16 @@ function takeSeries(about: Overview) {
 
 function takeIntents(about: Overview) {
   const header = ["intent_id", "intent", "area", "sessions", "share", "change", "change_low", "change_high"];
-  const more = ["converted", "converted_low", "converted_high", "linked", "confidence", "approved"];
+  const more = [
+    "converted",
+    "converted_low",
+    "converted_high",
+    "linked",
+    "visitors",
+    "accounts",
+    "confidence",
+    "approved",
+  ];
   const rows = about.intents.map((row) => [
     row.id,
     row.name,
@@ -147,6 +156,8 @@ function takeIntents(about: Overview) {
     ...(row.change ? [Number(change(row).toFixed(5)), row.change.low, row.change.high] : [null, null, null]),
     ...(row.rate ?? [null, null, null]),
     row.linked,
+    row.visitors,
+    row.accounts,
     row.confidence,
     row.is_approved ? 1 : 0,
   ]);
@@ -272,7 +283,10 @@ export function IntentTable({ about, filter = "" }: { about: Overview; filter?: 
               <td>
                 <span class="num">{count(row.sessions)}</span>
                 <Bar share={row.sessions} of={most} />
-                <small>{percent(row.sessions / Math.max(about.sessions, 1))}</small>
+                <small>
+                  {percent(row.sessions / Math.max(about.sessions, 1))}
+                  {row.visitors !== null && ` · ${plural(row.visitors, "visitor")}`}
+                </small>
               </td>
               <td>
                 <Spark
@@ -290,7 +304,10 @@ export function IntentTable({ about, filter = "" }: { about: Overview; filter?: 
                   <Rate rate={row.rate} most={highest} base={about.rate?.[0]} />
                 </td>
               )}
-              <td>{row.linked === null ? "–" : percent(row.linked)}</td>
+              <td>
+                {row.linked === null ? "–" : percent(row.linked)}
+                {row.accounts !== null && <small>{plural(row.accounts, "account")}</small>}
+              </td>
               <td>{row.confidence === null ? "–" : row.confidence.toFixed(2)}</td>
             </tr>
           ))}

@@ -28,7 +28,8 @@ def overview(
 
     Args:
         about: what is not counted: title, made_at, versions, outcome, shown, points, shard.
-        min_people: visitors or accounts of known outcome, of whom the rate of an intent is told.
+        min_people: visitors or accounts that an intent must have for their number to be told; those of known
+            outcome for its rate.
         sure: the confidence from which on an intent counts as present; None: not known.
     """
     unit, first, bins = binned(sessions.start)
@@ -43,6 +44,7 @@ def overview(
         "linked": np.bincount(sessions.intent[used & sessions.is_linked], minlength=k),
         "confidence": np.bincount(sessions.intent[used], sessions.confidence[used], minlength=k),
     }
+    visitors, accounts = (_people(sessions.intent, who, k) for who in (sessions.visitor, sessions.account))
     has_links = any(link != "none" for link in set(sessions.link.tolist()))
     windows = compared(sessions.start)
     changes = _changes(sessions, windows)
@@ -55,6 +57,8 @@ def overview(
             {
                 **_words(id_, named.get(id_), gone.get(id_, id_)),
                 "sessions": n,
+                "visitors": int(visitors[i]) if visitors[i] >= min_people else None,
+                "accounts": int(accounts[i]) if accounts[i] >= min_people else None,
                 "confidence": rounded(per["confidence"][i] / n) if n else None,
                 "rate": by_intent.rate(i) if by_intent.clusters[i] >= min_people else None,
                 "linked": rounded(per["linked"][i] / n) if n and has_links else None,
@@ -138,6 +142,13 @@ def _changes(
         {"before": rounded(p, 5), "after": rounded(q, 5), "low": rounded(lo, 5), "high": rounded(hi, 5)}
         for p, q, lo, hi in zip(before, after, low, high, strict=True)
     ]
+
+
+def _people(intent: np.ndarray, who: np.ndarray, k: int) -> np.ndarray:
+    """Of n sessions, how many different people each of k intents has; −1 is no intent, and nobody."""
+    used = (intent >= 0) & (who >= 0)
+    different = np.unique(who[used] * k + intent[used])
+    return np.bincount(different % max(k, 1), minlength=k)
 
 
 def _sure(sessions: Sessions, threshold: float) -> dict[str, Any]:

@@ -84,6 +84,7 @@ class Sessions:
     Attributes:
         start: int64, µs since 1970 UTC.
         visitor: int64, a number for each visitor.
+        account: int64, a number for the account that it is linked to; −1: none.
         cluster: int64, a number for whom its outcome is of: its account, or else its visitor.
         is_linked: bool, to one account.
         link: str, of ``schema.ACCOUNT_LINKS``.
@@ -98,6 +99,7 @@ class Sessions:
 
     start: np.ndarray
     visitor: np.ndarray
+    account: np.ndarray
     cluster: np.ndarray
     link: np.ndarray
     intent: np.ndarray
@@ -223,10 +225,12 @@ def columns(
     rank = np.empty(len(ids) + 1, np.int64)
     rank[order] = np.arange(len(ids))
     rank[-1] = -1
+    linked = pc.and_(pc.is_in(table["account_link"], pa.array(LINKED)), table["account_id"].is_valid())
     confidence = pc.fill_null(top["confidence"].take(at), 0).to_numpy(zero_copy_only=False)
     return Sessions(
         start=table["start"].to_numpy().astype(np.int64),
         visitor=_ranks(table["visitor_id"]),
+        account=np.where(linked.to_numpy(), _ranks(pc.fill_null(table["account_id"], "")), -1),
         cluster=_ranks(whose),
         link=_text(table["account_link"]),
         intent=rank[intent],
