@@ -3,7 +3,8 @@
 Beside it, in the same run, the same framework with a route that takes the same body and says hello: what no
 service can be faster than. Latencies of the open loop count from when a request was due.
 
-    python benchmarks/serving.py [--only steps,score,events,kill,soak,fuzz] [--seconds 10] [--repeats 3]
+    python benchmarks/serving.py [--only steps,score,events,backfill,kill,soak,fuzz]
+        [--seconds 10] [--repeats 3]
         [--kills 20] [--soak-minutes 30] [--bodies 100000] [--sessions 20000] [--work FOLDER]
 
 With ``--work`` the workspace is kept and used again. Parts that are not measured keep the figures that they
@@ -13,6 +14,7 @@ had.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -39,8 +41,10 @@ import pyarrow.dataset as ds
 from clickintent import pipeline
 from clickintent.config import Config, SimBankConfig, load_config
 from clickintent.serve import live
+from clickintent.serve.backfill import backfill as append_history
 from clickintent.serve.model import load_model
 from clickintent.serve.service import now_us
+from clickintent.serve.sqlite_store import SqliteStore
 from clickintent.serve.wire import Intent, ScoreAnswer, ScoreRequest, Versions, encode
 from common import read_results, write_results
 
@@ -267,6 +271,25 @@ def events(file: Path, folder: Path, options: argparse.Namespace) -> Figures:
     }
 
 
+def backfill(file: Path, folder: Path, options: argparse.Namespace) -> Figures:
+    """The workspace's history into an empty store."""
+    config, rates, n = load_config(file), [], 0
+
+    async def fill() -> int:
+        store = SqliteStore(folder / "backfill" / "live.sqlite3")
+        try:
+            return (await append_history(config, store, 0)).total()
+        finally:
+            await store.close()
+
+    for _ in range(options.repeats):
+        started = time.perf_counter()
+        n = asyncio.run(fill())
+        rates.append(n / (time.perf_counter() - started))
+        shutil.rmtree(folder / "backfill")
+    return {"events": n, "per_second": spread(rates)}
+
+
 def _fsync_ms(folder: Path, seconds: float) -> Figures:
     """What this disk takes to keep 4 KiB, every 2 ms for some seconds: no durable answer can be faster."""
     times, until = [], time.perf_counter() + seconds
@@ -415,7 +438,7 @@ def _mangled(body: bytes, rng: random.Random) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", default="steps,score,events,kill,soak,fuzz")
+    parser.add_argument("--only", default="steps,score,events,backfill,kill,soak,fuzz")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
@@ -424,7 +447,15 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=20_000)
     parser.add_argument("--work", type=Path, default=None)
     options = parser.parse_args()
-    parts = {"steps": steps, "score": score, "events": events, "kill": kill, "soak": soak, "fuzz": fuzz}
+    parts = {
+        "steps": steps,
+        "score": score,
+        "events": events,
+        "backfill": backfill,
+        "kill": kill,
+        "soak": soak,
+        "fuzz": fuzz,
+    }
     wanted = options.only.split(",")
     if unknown := set(wanted) - parts.keys():
         parser.error(f"not known: {', '.join(sorted(unknown))}. There are: {', '.join(parts)}.")

@@ -244,6 +244,24 @@ def serve(
     run_service(config, shadow=load_config(shadow) if shadow else None)
 
 
+@app.command
+def backfill(
+    file: File,
+    *,
+    days: Annotated[
+        float | None, Parameter(help="How far back, instead of serve.keep_days, the most.")
+    ] = None,
+) -> None:
+    """Give accounts a past: append the latest events of the workspace to the service's live sessions."""
+    config = load_config(file)
+    if days is not None and not 0 < days <= config.serve.keep_days:
+        raise ConfigError(f"--days: between 0 and serve.keep_days ({config.serve.keep_days:g}).")
+    require("starlette", "serve")
+    from clickintent.serve.run import backfill as run_backfill
+
+    run_backfill(config, config.serve.keep_days if days is None else days)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, by default that of the process; every expected error is one readable message."""
     try:

@@ -171,7 +171,7 @@ def _write(
     engine.write(sessions, made / "sessions", name, schema.SESSIONS, decode.sessions, published, by_visitor)
     by_time = ("known_at", "visitor", "first", "account")
     engine.write(links, made / "links", name, schema.LINKS, decode.sightings, published, by_time)
-    in_time = ("ts", "visitor", "event")
+    in_time = ("ts", "visitor", "order")  # of those of one time as they were written
     engine.write(flat, made / "events", name, schema.EVENTS, decode.events, published, in_time)
     told["page"].append(engine.arrow(_count(flat, "page")))
     for field in ("title", "text"):

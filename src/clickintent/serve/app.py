@@ -88,7 +88,7 @@ def create_app(
         try:
             keys = api_keys.load(config.workspace)
             check_exposure(config.serve.host, keys)
-            store = await _open_store(config)
+            store = await open_store(config)
         except ClickintentError as error:
             app.state.refused = error  # for ``run.serve``, which says it better than a server's log
             raise
@@ -129,7 +129,12 @@ def create_app(
     return app
 
 
-async def _open_store(config: Config) -> Store:
+async def open_store(config: Config) -> Store:
+    """Where live sessions are kept.
+
+    Raises:
+        ConfigError, WorkspaceError: if it cannot be used; says why.
+    """
     if config.serve.store != "sqlite":
         from clickintent.serve.redis_store import open_redis
 

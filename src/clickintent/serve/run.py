@@ -1,14 +1,20 @@
-"""uvicorn with the application: one process, until it is told to stop."""
+"""What the command line starts: uvicorn with the application, until it is told to stop; and backfilling."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import sys
+from datetime import UTC, datetime
 
 import uvicorn
 
 from clickintent.config import Config
 from clickintent.errors import WorkspaceError
-from clickintent.serve.app import create_app
+from clickintent.serve.app import create_app, open_store
+from clickintent.serve.backfill import backfill as append_history
+from clickintent.serve.backfill import latest
+from clickintent.serve.service import now_us
 
 
 def serve(config: Config, *, shadow: Config | None = None) -> None:
@@ -40,3 +46,30 @@ def serve(config: Config, *, shadow: Config | None = None) -> None:
                 f"nothing can listen on {config.serve.host}:{config.serve.port}. Is another process there?"
             )
         raise refused from error
+
+
+def backfill(config: Config, days: float) -> None:
+    """Append the workspace's events of the last days to the live sessions, and print what became of them.
+
+    Raises:
+        BusyError, ConfigError, WorkspaceError: as ``serve.backfill.backfill`` and ``app.open_store``.
+    """
+    since = now_us() - round(days * 86_400_000_000)
+
+    async def work() -> None:
+        store = await open_store(config)
+        try:
+            n = await append_history(config, store, since)
+        finally:
+            await store.close()
+        day = datetime.fromtimestamp(since / 1e6, UTC).date()
+        sys.stdout.write(
+            f"{n.total():,} events since {day} of visitors who are tied to an account: {n['accepted']:,} "
+            f"appended, {n['duplicate']:,} were there, {n['forgotten']:,} are of people who were forgotten, "
+            f"{n['too many']:,} are more than serve.max_events_per_visitor\n"
+        )
+        if not n and (last := latest(config)) is not None:
+            said = datetime.fromtimestamp(last / 1e6, UTC).date()
+            sys.stdout.write(f"The latest event of the workspace is of {said}.\n")
+
+    asyncio.run(work())
