@@ -33,8 +33,8 @@ export function AccountsPage({ about }: { about: Overview }) {
     <>
       <h1>Accounts</h1>
       <p class="intro">
-        What the visitors tied to an account wanted lately, before and after they logged in: from the live sessions that
-        were sent to the service, recent ones weighing more.
+        What the visitors tied to an account wanted lately, before and after they logged in, recent sessions weighing
+        more: from what was sent to the service, and what <code>clickintent backfill</code> gave it.
       </p>
       <form
         class="filters"
