@@ -94,6 +94,16 @@ def selected(page: Page) -> float:
     return (time.perf_counter() - began) * 1000
 
 
+def filtered(page: Page) -> float:
+    """Milliseconds from the choice of a device until it is said how many sessions that are."""
+    page.get_by_text("Filter", exact=True).click()
+    device = page.get_by_role("combobox", name="Device")
+    began = time.perf_counter()
+    device.select_option(index=1)
+    page.locator(".selected h2").wait_for()
+    return (time.perf_counter() - began) * 1000
+
+
 def measure(browser: Browser, urls: dict[str, str], floor: str, rounds: int) -> dict[str, Any]:
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
@@ -108,6 +118,8 @@ def measure(browser: Browser, urls: dict[str, str], floor: str, rounds: int) -> 
                 time.sleep(1)
                 found["frames a second"].append(float(page.evaluate(_PAN)))
                 found["selection of all"].append(selected(page))
+                page.get_by_role("button", name="Clear").click()
+                found["filter"].append(filtered(page))
             page.context.close()
     return {
         name: {

@@ -369,17 +369,25 @@ def test_keys_say_who_may_decide_and_stand_in_the_history(config: Config) -> Non
     assert read(config.workspace / contract.HISTORY)[-1].by == "Kim [31m Lee (key the admin)"
 
 
-def test_others_are_served_while_a_decision_is_written(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Slow = tuple[threading.Event, threading.Event]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """Decisions are written when the second says so; the first says that one has begun."""
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(*arguments: Any) -> None:
+    def slowly(*arguments: Any) -> None:
         begun.set()
         assert go_on.wait(10)
         decide(*arguments)
 
-    monkeypatch.setattr(reviews, "decide", slow)
+    monkeypatch.setattr(reviews, "decide", slowly)
+    return begun, go_on
+
+
+def test_others_are_served_while_a_decision_is_written(client: TestClient, slow: Slow) -> None:
+    begun, go_on = slow
     statuses: list[int] = []
     thread = threading.Thread(target=lambda: statuses.append(post(client, "approve", "i01").status_code))
     thread.start()
@@ -393,18 +401,9 @@ def test_others_are_served_while_a_decision_is_written(
     assert statuses == [200]
 
 
-def test_a_decision_that_has_begun_is_answered_however_long_it_takes(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decision_that_has_begun_is_answered_however_long_it_takes(config: Config, slow: Slow) -> None:
     """And one that still waits for its turn is not made once it was told to come back."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(*arguments: Any) -> None:
-        begun.set()
-        assert go_on.wait(10)
-        decide(*arguments)
-
-    monkeypatch.setattr(reviews, "decide", slow)
+    begun, go_on = slow
     statuses: dict[str, int] = {}
     with serving(config.model_copy(update={"serve": ServeConfig(timeout_s=1)})) as client:
 

@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import * as api from "./api";
 import type { Account, Overview } from "./data";
 import { link, percent, plural, time } from "./format";
-import type { Loaded } from "./hooks";
+import { asError, type Loaded } from "./hooks";
 import { Bar, Name, Wait } from "./parts";
 
 /** What an account's visitors wanted lately, asked of the service. The page's address, which is kept, has no id. */
@@ -26,7 +26,7 @@ export function AccountsPage({ about }: { about: Overview }) {
     try {
       setFound({ state: "ready", value: { id: asked, account: await api.account(asked) } });
     } catch (error) {
-      setFound({ state: "failed", error: error instanceof Error ? error : new Error(String(error)) });
+      setFound({ state: "failed", error: asError(error) });
     }
   };
   return (

@@ -3,6 +3,8 @@ import { onScheme } from "./colours";
 
 export type Loaded<T> = { state: "loading" } | { state: "failed"; error: Error } | { state: "ready"; value: T };
 
+export const asError = (thrown: unknown) => (thrown instanceof Error ? thrown : new Error(String(thrown)));
+
 /** Something that is fetched, anew whenever what it depends on changes. What comes too late is dropped. */
 export function useLoaded<T>(load: () => Promise<T>, depends: unknown[]): Loaded<T> {
   const [found, setFound] = useState<Loaded<T>>({ state: "loading" });
@@ -11,8 +13,7 @@ export function useLoaded<T>(load: () => Promise<T>, depends: unknown[]): Loaded
     setFound({ state: "loading" });
     load().then(
       (value) => isWanted && setFound({ state: "ready", value }),
-      (error: unknown) =>
-        isWanted && setFound({ state: "failed", error: error instanceof Error ? error : new Error(String(error)) }),
+      (error: unknown) => isWanted && setFound({ state: "failed", error: asError(error) }),
     );
     return () => {
       isWanted = false;

@@ -136,8 +136,15 @@ function takeSeries(about: Overview) {
 }
 
 function takeIntents(about: Overview) {
-  const header = ["intent_id", "intent", "area", "sessions", "share", "change", "change_low", "change_high"];
-  const more = [
+  const header = [
+    "intent_id",
+    "intent",
+    "area",
+    "sessions",
+    "share",
+    "change",
+    "change_low",
+    "change_high",
     "converted",
     "converted_low",
     "converted_high",
@@ -161,7 +168,7 @@ function takeIntents(about: Overview) {
     row.confidence,
     row.is_approved ? 1 : 0,
   ]);
-  download("intents", [...header, ...more], rows);
+  download("intents", header, rows);
 }
 
 const isSure = (row: IntentRow) => row.change !== null && (row.change.low > 0 || row.change.high < 0);

@@ -7,7 +7,7 @@ import { LoadError } from "./api";
 import { colourClass, cssColour } from "./colours";
 import type { Interval, Overview, Pages, Session } from "./data";
 import { count, interval, percent } from "./format";
-import { type Loaded, useScheme, useSize } from "./hooks";
+import { asError, type Loaded, useScheme, useSize } from "./hooks";
 
 export function Wait<T>({ of, children }: { of: Loaded<T>; children: (value: T) => ComponentChildren }) {
   if (of.state === "loading")
@@ -47,7 +47,7 @@ export function Failing({
     try {
       await act();
     } catch (found) {
-      setError(found instanceof Error ? found : new Error(String(found)));
+      setError(asError(found));
     }
     setBusy(false);
   };

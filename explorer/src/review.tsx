@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import type { NewDecision, Overview, Proposal, Review, ReviewIntent } from "./data";
 import { count, plural, time } from "./format";
+import { asError } from "./hooks";
 import { Failure, intentLink } from "./parts";
 
 type Action = NewDecision["action"];
@@ -60,7 +61,7 @@ function Desk({
       if (rest.intent && !["rename", "redefine", "move"].includes(action)) goOn(review, after, rest.intent);
       return true;
     } catch (problem) {
-      setError(problem instanceof Error ? problem : new Error(String(problem)));
+      setError(asError(problem));
       if (problem instanceof api.LoadError && problem.status === 409) await reload();
       return false;
     } finally {

@@ -103,7 +103,18 @@ function Filtered({ about, points, query }: { about: Overview; points: api.Point
   );
 }
 
-const HEADER = ["session", "start", "intent_id", "intent", "confidence", "events", "outcome", "linked"];
+const HEADER = [
+  "session",
+  "start",
+  "intent_id",
+  "intent",
+  "confidence",
+  "events",
+  "outcome",
+  "linked",
+  "source",
+  "device",
+];
 
 /** A button that takes sessions along: a row each, with the id by which they are found in the tables. */
 export function Downloaded({ about, points, rows }: { about: Overview; points: api.Points; rows: number[] }) {
@@ -125,7 +136,7 @@ export function Downloaded({ about, points, rows }: { about: Overview; points: a
         device[points.device[i]!] ?? "other",
       ];
     };
-    download("sessions", [...HEADER, "source", "device"], rows.map(row));
+    download("sessions", HEADER, rows.map(row));
   };
   return (
     <Failing act={take} disabled={rows.length === 0}>

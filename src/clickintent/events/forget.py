@@ -74,11 +74,7 @@ def forget(config: Config, *, visitor: str | None = None, account: str | None = 
     keys = coding.keys(config.privacy)
     out = config.workspace
     recover(out)
-    manifest = store.load(out)
-    if not manifest.built:
-        raise WorkspaceError(f"{out} holds no events. Run 'clickintent ingest FILE.toml' first.")
-    if manifest.key != keys.check:
-        raise WorkspaceError(f"{out} was made with another key than the one in {config.privacy.key_env}.")
+    manifest = store.ready(out, keys.check, config.privacy.key_env)
     given = (visitor if visitor is not None else str(account)).strip()
     codes = keys.given(given)
     shown = [given, *coding.hexadecimal(np.array(codes)).to_pylist()]

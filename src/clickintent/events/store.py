@@ -63,6 +63,24 @@ class Manifest:
         write_json({"format": _FORMAT, **asdict(self)}, path)
 
 
+def ready(folder: Path, key: str, key_env: str) -> Manifest:
+    """The manifest of a workspace that has events, made with this key.
+
+    Args:
+        key: ``coding.Keys.check``.
+        key_env: where the key was read from.
+
+    Raises:
+        WorkspaceError: if it has none, was made with another key, or the manifest is damaged.
+    """
+    found = load(folder)
+    if not found.built:
+        raise WorkspaceError(f"{folder} holds no events. Run 'clickintent ingest FILE.toml' first.")
+    if found.key != key:
+        raise WorkspaceError(f"{folder} was made with another key than the one in {key_env}.")
+    return found
+
+
 def load(folder: Path) -> Manifest:
     """The manifest of a workspace; an empty one if nothing was read yet, or by another version.
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from clickintent.explorer.rates import Rates, rates, rounded
 from clickintent.explorer.sessions import Sessions, Visits
-from clickintent.explorer.tally import Tally, once, tally
+from clickintent.explorer.tally import Tally, once, people, tally
 from clickintent.report.views import DAY_US, HOUR_US
 from clickintent.taxonomy import Intent
 
@@ -77,9 +77,8 @@ class Counts:
     @cached_property
     def people(self) -> np.ndarray:
         """Visitors by intent."""
-        s, k = self.sessions, int(self.sessions.visitor.max(initial=0)) + 1
-        pairs = np.unique(s.intent[s.intent >= 0] * k + s.visitor[s.intent >= 0])
-        return np.bincount(pairs // k, minlength=len(s.intent_ids))
+        s = self.sessions
+        return people(s.intent, s.visitor, len(s.intent_ids))
 
     @cached_property
     def rates(self) -> Rates:

@@ -10,13 +10,14 @@ import numpy as np
 
 from clickintent.explorer.rates import difference, rates, rounded, shares
 from clickintent.explorer.sessions import Sessions
-from clickintent.report.views import DAY_US, HOUR_US, time_unit
+from clickintent.explorer.tally import people
+from clickintent.report.views import DAY_US, time_unit
 from clickintent.taxonomy import Intent, Taxonomy
 
 _MONDAY_US = 4 * DAY_US  # 5 January 1970: weeks begin on Mondays
 _WEEK = 7
-_LATE_US = 22 * HOUR_US  # a day whose last session begins before that hour was not seen to its end
 _EDGE = 12  # a bin was seen as a whole if a session began in its first (last) twelfth: of a day, two hours
+_LATE_US = DAY_US - DAY_US // _EDGE  # a day whose last session begins before was not seen to its end
 _RISK = 0.05  # that any interval of a change is wrong
 _FEWEST = 100  # sessions in each of two windows that are compared
 
@@ -44,7 +45,7 @@ def overview(
         "linked": np.bincount(sessions.intent[used & sessions.is_linked], minlength=k),
         "confidence": np.bincount(sessions.intent[used], sessions.confidence[used], minlength=k),
     }
-    visitors, accounts = (_people(sessions.intent, who, k) for who in (sessions.visitor, sessions.account))
+    visitors, accounts = (people(sessions.intent, who, k) for who in (sessions.visitor, sessions.account))
     has_links = any(link != "none" for link in set(sessions.link.tolist()))
     windows = compared(sessions.start)
     changes = _changes(sessions, windows)
@@ -142,13 +143,6 @@ def _changes(
         {"before": rounded(p, 5), "after": rounded(q, 5), "low": rounded(lo, 5), "high": rounded(hi, 5)}
         for p, q, lo, hi in zip(before, after, low, high, strict=True)
     ]
-
-
-def _people(intent: np.ndarray, who: np.ndarray, k: int) -> np.ndarray:
-    """Of n sessions, how many different people each of k intents has; −1 is no intent, and nobody."""
-    used = (intent >= 0) & (who >= 0)
-    different = np.unique(who[used] * k + intent[used])
-    return np.bincount(different % max(k, 1), minlength=k)
 
 
 def _sure(sessions: Sessions, threshold: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from clickintent.explorer.sessions import Sessions
 from clickintent.explorer.shown import public_id
+from clickintent.explorer.tally import people
 
 NO_INTENT = 65_535
 _TYPES = {"f32": "<f4", "u32": "<u4", "u16": "<u2", "u8": "u1"}
@@ -81,9 +82,9 @@ def _named(values: np.ndarray, visitor: np.ndarray, min_people: int) -> tuple[np
     """The place of each value (n,) among the most frequent ones, ``_OTHER`` for the rest; and those."""
     found = pa.array(values, pa.string()).dictionary_encode()
     code, k = found.indices.to_numpy().astype(np.int64), len(found.dictionary)
-    people = np.bincount(np.unique(visitor * k + code) % max(k, 1), minlength=k)
+    visitors = people(code, visitor, k)
     order = np.argsort(-np.bincount(code, minlength=k), kind="stable")
-    kept = [i for i in order.tolist() if people[i] >= min_people][:_MOST_NAMES]
+    kept = [i for i in order.tolist() if visitors[i] >= min_people][:_MOST_NAMES]
     place = np.full(k, _OTHER, np.uint8)
     place[kept] = np.arange(len(kept))
     return place[code], found.dictionary.take(pa.array(kept, pa.int64())).to_pylist()

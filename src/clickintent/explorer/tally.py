@@ -48,6 +48,14 @@ def tally(group: np.ndarray, value: np.ndarray, visitor: np.ndarray, *, min_peop
     return Tally(rows // k, rows % k, sessions)
 
 
+def people(group: np.ndarray, who: np.ndarray, k: int) -> np.ndarray:
+    """How many different people each of k groups has; of n sessions, −1 is no group, or nobody."""
+    used = (group >= 0) & (who >= 0)
+    most = int(who.max(initial=0)) + 1
+    pairs = np.unique(group[used].astype(np.int64) * most + who[used])
+    return np.bincount(pairs // most, minlength=k)
+
+
 def once(session: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each pair of session and value once."""
     if len(value) == 0:

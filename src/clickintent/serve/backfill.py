@@ -16,7 +16,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from clickintent.config import Config
-from clickintent.errors import WorkspaceError
 from clickintent.events import coding, store
 from clickintent.serve.live import Stored
 from clickintent.serve.state import Outcome, Store
@@ -26,7 +25,8 @@ _BATCH, _REQUEST, _TOGETHER = 20_000, 500, 32  # events read at once; events in 
 
 
 async def backfill(config: Config, into: Store, since: int) -> Counter[Outcome]:
-    """Append the events of visitors that are tied to an account, robots not, to the live ones.
+    """Append the events of visitors that are tied to an account to the live ones, but those of visitors that
+    were taken for robots in any of their sessions.
 
     Args:
         since: µs; of older events none.
@@ -40,13 +40,7 @@ async def backfill(config: Config, into: Store, since: int) -> Counter[Outcome]:
         BusyError: if the store cannot take more; doing it again does no harm.
     """
     keys = coding.keys(config.privacy)
-    manifest = store.load(config.workspace)
-    if not manifest.built:
-        raise WorkspaceError(f"{config.workspace} holds no events. Run 'clickintent ingest FILE.toml' first.")
-    if manifest.key != keys.check:
-        raise WorkspaceError(
-            f"{config.workspace} was made with another key than the one in {config.privacy.key_env}."
-        )
+    store.ready(config.workspace, keys.check, config.privacy.key_env)
     events = ds.dataset(config.workspace / "events")
     tied = pq.read_table(config.workspace / "identities.parquet", columns=["visitor_id"])["visitor_id"]
     sessions = ds.dataset(config.workspace / "sessions")
